@@ -1,0 +1,28 @@
+"""cupola: a panoptic network from nothing but stereo video.
+
+Each command of the command line has the same name and arguments here; importing this package pulls in no torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Prediction": "cupola.prediction",
+    "evaluate": "cupola.evaluate",
+    "load": "cupola.prediction",
+    "predict": "cupola.prediction",
+    "pseudo_label": "cupola.pseudo_labels",
+    "render": "cupola.data.synthetic",
+    "train": "cupola.training",
+}
+"""Where each public name lives; it is imported when first asked for."""
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'cupola' has no attribute {name!r}")

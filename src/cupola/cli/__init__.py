@@ -1,0 +1,78 @@
+"""The command line: one file a verb; it names the function to call and prints what came back. No logic."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+VERBS = {
+    "demo": "the whole of cupola on a rendered street, from nothing, with an HTML report",
+    "render": "render stereo video of a street, with truth",
+    "inspect": "what a data set holds and how good its stereo and flow are",
+    "pseudo-label": "stage 1: panoptic pseudo labels from stereo video",
+    "semantics": "the pseudo classes of stage 1 alone",
+    "train": "stage 2: train the panoptic network on a label store",
+    "predict": "panoptic maps of single images",
+    "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
+    "doctor": "explain this machine: what is installed, what will run",
+}
+
+
+def _usage() -> str:
+    from cupola import __version__
+
+    lines = [
+        f"cupola {__version__}: a panoptic network from nothing but stereo video",
+        "",
+        "usage: cupola VERB ...",
+        "",
+    ]
+    lines += [f"  {verb:14}{what}" for verb, what in VERBS.items()]
+    lines += ["", "`cupola VERB --help` explains one verb. Start with `cupola demo`."]
+    return "\n".join(lines)
+
+
+def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
+    """Arguments of `command` from the command line and YAML files, dataclasses built."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=f"cupola {verb}", description=(command.__doc__ or "").split("Args:")[0].strip())
+    parser.add_argument("--config", action="config", help="YAML file of arguments, such as the config.yaml of a result")
+    parser.add_function_arguments(command, as_positional=True, sub_configs=False)
+    values = parser.instantiate_classes(parser.parse_args(arguments))
+    return {name: value for name, value in values.items() if name != "config"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one verb. Returns the exit code: 0, or 2 after a user error, told in one sentence on stderr."""
+    from cupola.errors import CupolaError
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        from cupola import __version__
+
+        print(__version__)
+        return 0
+    verb = arguments[0]
+    if verb not in VERBS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "`cupola --help` lists the verbs"
+        print(f"cupola: there is no verb `{verb}`; {hint}", file=sys.stderr)
+        return 2
+    module = import_module(f"cupola.cli.{verb.replace('-', '_')}")
+    try:
+        result = module.command(**_parse(verb, module.command, arguments[1:]))
+        module.show(result)
+    except CupolaError as error:
+        print(f"cupola {verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"cupola {verb}: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,17 @@
+"""Reading and writing: images, video, and files that appear complete or not at all."""
+
+from cupola.io.files import atomic_path, write_bytes, write_json, write_text
+from cupola.io.images import IMAGE_SUFFIXES, image_size, read_ids, read_rgb, write_ids, write_rgb
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "atomic_path",
+    "image_size",
+    "read_ids",
+    "read_rgb",
+    "write_bytes",
+    "write_ids",
+    "write_json",
+    "write_rgb",
+    "write_text",
+]
