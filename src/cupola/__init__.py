@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Prediction": "cupola.prediction",
+    "doctor": "cupola.diagnosis",
     "evaluate": "cupola.evaluate",
     "load": "cupola.prediction",
     "predict": "cupola.prediction",

@@ -21,3 +21,31 @@ def test_version(verb, capsys):
 
     assert main([verb]) == 0
     assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["doctor", "--uot", "x"], "no option --uot; did you mean --out?"),
+        (["doctor", "--out"], "expected one argument"),
+    ],
+)
+def test_a_bad_option_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_doctor_reports_versions(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "torchvision operators" in out
+    assert "jsonargparse" in out
+
+
+def test_help_of_a_verb_teaches_its_arguments(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "--help"])
+    assert end.value.code == 0
+    assert "a directory whose disk is examined" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from typing import Any
@@ -34,14 +35,35 @@ def _usage() -> str:
 
 
 def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
-    """Arguments of `command` from the command line and YAML files, dataclasses built."""
+    """Arguments of `command` from the command line and YAML files, dataclasses built. Raises `ConfigError`."""
+    from argparse import ArgumentError
+
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog=f"cupola {verb}", description=(command.__doc__ or "").split("Args:")[0].strip())
+    description = (command.__doc__ or "").split("Args:")[0].strip()
+    parser = ArgumentParser(prog=f"cupola {verb}", description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of arguments, such as the config.yaml of a result")
-    parser.add_function_arguments(command, as_positional=True, sub_configs=False)
-    values = parser.instantiate_classes(parser.parse_args(arguments))
+    parser.add_function_arguments(command, as_group=False, as_positional=True, sub_configs=False)
+    try:
+        values = parser.instantiate_classes(parser.parse_args(arguments))
+    except ArgumentError as error:
+        raise _explained(verb, parser, error) from error
     return {name: value for name, value in values.items() if name != "config"}
+
+
+def _explained(verb: str, parser: Any, error: Exception) -> Exception:
+    """The parser's complaint as one sentence, with the nearest known option for an unknown one."""
+    from difflib import get_close_matches
+
+    from cupola.errors import ConfigError
+
+    message = " ".join(str(error).split())
+    unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        near = get_close_matches(unknown[1], options, n=1)
+        message = f"there is no option {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "")
+    return ConfigError(f"{message.rstrip('.')} (`cupola {verb} --help` explains every option)")
 
 
 def main(arguments: list[str] | None = None) -> int:
