@@ -1,0 +1,5 @@
+"""One self-contained HTML file a run: tables, curves, pictures, and which parts, versions and settings made them."""
+
+from cupola.report.page import Figure, Gallery, Page, Table, write_page
+
+__all__ = ["Figure", "Gallery", "Page", "Table", "write_page"]
