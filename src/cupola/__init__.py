@@ -13,6 +13,7 @@ _HOMES = {
     "doctor": "cupola.diagnosis",
     "evaluate": "cupola.evaluate",
     "load": "cupola.prediction",
+    "open_dataset": "cupola.data",
     "predict": "cupola.prediction",
     "pseudo_label": "cupola.pseudo_labels",
     "render": "cupola.data.synthetic",

@@ -1,0 +1,16 @@
+"""Stereo video on disk: one file a layout, all opened by `open_dataset` and read through `StereoDataset`."""
+
+from cupola.data.dataset import FrameRecord, Gap, ImageSource, Margins, StereoDataset, VideoFrame
+from cupola.data.detect import LAYOUTS, detect_layout, open_dataset
+
+__all__ = [
+    "LAYOUTS",
+    "FrameRecord",
+    "Gap",
+    "ImageSource",
+    "Margins",
+    "StereoDataset",
+    "VideoFrame",
+    "detect_layout",
+    "open_dataset",
+]
