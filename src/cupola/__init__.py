@@ -12,6 +12,7 @@ _HOMES = {
     "Prediction": "cupola.prediction",
     "doctor": "cupola.diagnosis",
     "evaluate": "cupola.evaluate",
+    "inspect": "cupola.inspection",
     "load": "cupola.prediction",
     "open_dataset": "cupola.data",
     "predict": "cupola.prediction",

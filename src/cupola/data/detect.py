@@ -6,13 +6,14 @@ import dataclasses
 from difflib import get_close_matches
 from pathlib import Path
 
-from cupola.data import folder, kitti_2015, kitti_odometry
+from cupola.data import cityscapes, folder, kitti_2015, kitti_odometry, kitti_raw
 from cupola.data.dataset import StereoDataset
 from cupola.data.listing import Layout
 from cupola.errors import ConfigError, DataError
 
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (kitti_odometry.LAYOUT, kitti_2015.LAYOUT, folder.LAYOUT)
+    layout.name: layout
+    for layout in (kitti_odometry.LAYOUT, kitti_raw.LAYOUT, kitti_2015.LAYOUT, cityscapes.LAYOUT, folder.LAYOUT)
 }
 """Every layout, in the order in which `auto` tries them."""
 

@@ -112,10 +112,11 @@ def read_calibration(path: Path) -> FolderCalibration:
     for key, meaning in _REQUIRED.items():
         if key not in found:
             raise CalibrationError(f"{path} lacks {key}, the {meaning}; add it")
+    values = {key: _number(path, key, found[key]) for key in _REQUIRED}
     try:
-        calibration = Calibration(**{key: _number(path, key, found[key]) for key in _REQUIRED})
+        calibration = Calibration(**values)
     except CalibrationError as error:
-        raise error if str(path) in str(error) else CalibrationError(f"{path}: {error}") from error
+        raise CalibrationError(f"{path}: {error}") from error
     if ("width" in found) != ("height" in found):
         raise CalibrationError(f"{path} gives only one of width and height; give both or neither")
     size = None

@@ -2,8 +2,8 @@
 
 FF is 10 and 11 in the benchmark and 00..20 in its multi-view extension; calibration is one file a clip,
 `calib_cam_to_cam/NNNNNN.txt` (P_rect_02, P_rect_03). Truth of frame 10, where there: `instance/` (label id * 256 + n),
-else `semantic/` (label ids alone). Where `training` and `testing` are both there, their clips share numbers, so the keys
-start with the split. No margins: the car that carries the cameras is not in the image.
+else `semantic/` (label ids alone). Where `training` and `testing` are both there, their clips share numbers, so the
+keys start with the split. No margins: the car that carries the cameras is not in the image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FRAME_SECONDS = 0.1
 def _splits(root: Path) -> list[Path]:
     found = [root / split for split in ("testing", "training") if (root / split / "image_2").is_dir()]
     if not found and (root / "image_2").is_dir():
-        is_split = root.name in ("testing", "training") or (root / "calib_cam_to_cam").is_dir()
+        is_split = root.resolve().name in ("testing", "training") or (root / "calib_cam_to_cam").is_dir()
         return [root] if is_split else []
     return found
 

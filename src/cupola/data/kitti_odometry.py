@@ -32,7 +32,7 @@ def _sequences(root: Path) -> list[Path]:
         found = [folder for folder in subdirectories(parent) if folder.name.isdigit() and _is_sequence(folder)]
         if found:
             return found
-    return [root] if _is_sequence(root) and root.name not in ("training", "testing") else []
+    return [root] if _is_sequence(root) and root.resolve().name not in ("training", "testing") else []
 
 
 def matches(root: Path) -> bool:
