@@ -158,7 +158,7 @@ class StereoDataset:
     def source_size(self, record: FrameRecord) -> tuple[int, int]:
         """(height, width) [px] of the left image on disk, from its header. Raises `ImageError`."""
         if isinstance(record.left, VideoFrame):
-            return self._videos.size(record.left.path)
+            return self._videos.reader(record.left.path).size
         return image_size(record.left)
 
     def left(self, record: FrameRecord) -> UInt8[np.ndarray, "h w 3"]:
@@ -206,7 +206,7 @@ class StereoDataset:
 
     def _read(self, source: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
         if isinstance(source, VideoFrame):
-            return self._videos.read(source.path, source.index)
+            return self._videos.reader(source.path).read(source.index)
         return read_rgb(source)
 
 

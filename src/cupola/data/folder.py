@@ -41,7 +41,7 @@ from cupola.data.dataset import FrameRecord, ImageSource, Margins, StereoDataset
 from cupola.data.listing import Layout, frame_number, images_by_stem, match_images, safe_name, subdirectories
 from cupola.errors import CalibrationError, ConfigError, DataError, ImageError
 from cupola.io import image_size
-from cupola.io.video import VIDEO_SUFFIXES, VideoReader, count_frames
+from cupola.io.video import VIDEO_SUFFIXES, VideoReader
 from cupola.types import Calibration
 
 CALIBRATION_NAME = "calibration.yaml"
@@ -162,11 +162,11 @@ class _Entry:
 def _video_entries(left: Path, right: Path | None, fps: float | None, notes: list[str]) -> Iterator[_Entry]:
     if right is None:
         raise ImageError(f"{left.with_stem('right')} is missing: {left} has no right video; add it")
-    counts = count_frames(left), count_frames(right)
+    with VideoReader(left) as reader, VideoReader(right) as right_reader:
+        counts = reader.count(), right_reader.count()
+        rate = fps or reader.rate
     if counts[0] != counts[1]:
         notes.append(f"{left} holds {counts[0]} frames and {right} {counts[1]}; the surplus at the end is left out")
-    with VideoReader(left) as reader:
-        rate = fps or reader.rate
     for i in range(min(counts)):
         yield _Entry(f"{i:06d}", i, VideoFrame(left, i), VideoFrame(right, i), i / rate if rate else None)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -15,34 +18,43 @@ from cupola.errors import ImageError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 
+DECODE_AHEAD = 30
+"""A frame this far ahead or less is reached by decoding on, a farther one by looking for its key frame [frames]; about
+a second of video, the usual distance of key frames."""
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    if not path.is_file():
+        raise ImageError(f"{path} does not exist")
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise ImageError(
+            f"{path} is not a video that can be read, or its end is missing; record or copy it again"
+        ) from error
+    if not container.streams.video:
+        container.close()
+        raise ImageError(f"{path} holds no video stream; name a video")
+    return container
+
 
 class VideoReader:
-    """Frames of one video by index, cheap when asked for in rising order: it decodes forward, and starts over for an
-    earlier frame. A context manager; not for several threads at once.
+    """Frames of one video by index from 0, in order of presentation: cheap in rising order, where it decodes on; else
+    it goes to the key frame before. A context manager; not for several threads at once.
 
     Raises `ImageError` where the file is missing, is no video, or breaks off before a frame that was asked for.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._open()
+        self._last: tuple[int, av.VideoFrame] | None = None
+        self._start()
 
-    def _open(self) -> None:
-        if not self.path.is_file():
-            raise ImageError(f"{self.path} does not exist")
-        try:
-            self._container = av.open(str(self.path))
-        except (av.error.FFmpegError, OSError) as error:
-            raise ImageError(
-                f"{self.path} is not a video that can be read, or its end is missing; record or copy it again"
-            ) from error
-        if not self._container.streams.video:
-            self._container.close()
-            raise ImageError(f"{self.path} holds no video stream")
+    def _start(self) -> None:
+        self._container = _open(self.path)
         self._stream = self._container.streams.video[0]
         self._decoded: Iterator[av.VideoFrame] = self._container.decode(self._stream)
         self._next = 0
-        self._last: tuple[int, UInt8[np.ndarray, "h w 3"]] | None = None
 
     def __enter__(self) -> VideoReader:
         return self
@@ -66,19 +78,22 @@ class VideoReader:
         """Frames a second, if the file says."""
         return float(self._stream.average_rate) if self._stream.average_rate else None
 
+    def count(self) -> int:
+        """Number of frames: as the header says, else by walking over the packets without decoding them. A file that
+        breaks off may hold fewer than its header says; reading past its end says so. Raises `ImageError`."""
+        return int(self._stream.frames) or len(self._packets)
+
     def read(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Frame `index` (from 0) as RGB. Raises `ImageError` where the video ends or breaks off before it."""
-        if self._last is not None and self._last[0] == index:
-            return self._last[1]
-        if index < self._next:
-            self.close()
-            self._open()
-        while True:
-            frame = self._decode_next(index)
-            if self._next > index:
-                break
-        image = frame.to_ndarray(format="rgb24")
-        self._last = index, image
+        """Frame `index` as RGB. Raises `ImageError` where the video ends or breaks off before it."""
+        if index < 0:
+            raise ValueError(f"a frame's index must not be negative, but is {index}")
+        if self._last is None or self._last[0] != index:
+            if not self._next <= index <= self._next + DECODE_AHEAD:
+                self._seek(index)
+            while self._next <= index:
+                frame = self._decode_next(index)
+            self._last = index, frame
+        image: UInt8[np.ndarray, "h w 3"] = self._last[1].to_ndarray(format="rgb24")
         return image
 
     def _decode_next(self, wanted: int) -> av.VideoFrame:
@@ -87,25 +102,47 @@ class VideoReader:
         except (StopIteration, av.error.FFmpegError) as error:
             raise ImageError(
                 f"{self.path} breaks off: {self._next} frames could be read, so frame {wanted} is not there; "
-                "copy the file again or cut both videos to the readable part"
+                "copy the file again, or cut both videos to the part that can be read"
             ) from error
         self._next += 1
         return frame
 
+    @cached_property
+    def _packets(self) -> list[tuple[int | None, bool]]:
+        """(time of presentation, is a key frame) of every packet, in order of presentation where times are known."""
+        found = []
+        with _open(self.path) as container:
+            try:
+                for packet in container.demux(container.streams.video[0]):
+                    if packet.size and not packet.is_discard:
+                        found.append((packet.pts, packet.is_keyframe))
+            except av.error.FFmpegError:
+                pass  # the file breaks off here; what came before it counts
+        if all(time is not None for time, _ in found):
+            found.sort()
+        return found
 
-def count_frames(path: Path) -> int:
-    """Number of frames of a video: as its header says, else by walking over the packets without decoding them.
-
-    Raises `ImageError` where it cannot be opened. A file that breaks off may hold fewer than its header says; reading
-    past its end says so.
-    """
-    with VideoReader(path) as reader:
-        if reader._stream.frames:
-            return int(reader._stream.frames)
-        try:
-            return sum(packet.size > 0 for packet in reader._container.demux(reader._stream))
-        except av.error.FFmpegError as error:
-            raise ImageError(f"{path} is damaged; record or copy it again") from error
+    def _seek(self, index: int) -> None:
+        """Moves to a frame at or before `index` from which decoding may go on."""
+        times = [time for time, _ in self._packets if time is not None]
+        keys = [i for i, (_, is_key) in enumerate(self._packets) if is_key]
+        before = bisect_right(keys, index)
+        key = keys[before - 1] if before else 0
+        if key <= self._next <= index:
+            return
+        if len(times) == len(self._packets) == len(set(times)) and key > 0:
+            try:
+                self._container.seek(times[key], stream=self._stream)
+                self._decoded = self._container.decode(self._stream)
+                frame = next(self._decoded)
+            except (StopIteration, av.error.FFmpegError):
+                frame = None
+            if frame is not None and frame.pts in times and times.index(frame.pts) <= index:
+                self._decoded = chain([frame], self._decoded)
+                self._next = times.index(frame.pts)
+                return
+        self.close()
+        self._start()
 
 
 class VideoFrames:
@@ -118,15 +155,8 @@ class VideoFrames:
     def __reduce__(self) -> tuple[type[VideoFrames], tuple[()]]:
         return VideoFrames, ()
 
-    def read(self, path: Path, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Frame `index` of the video at `path` as RGB. Raises `ImageError`."""
-        return self._reader(path).read(index)
-
-    def size(self, path: Path) -> tuple[int, int]:
-        """(height, width) [px] of the video at `path`. Raises `ImageError`."""
-        return self._reader(path).size
-
-    def _reader(self, path: Path) -> VideoReader:
+    def reader(self, path: Path) -> VideoReader:
+        """This thread's open reader of the video at `path`. Raises `ImageError`."""
         if not hasattr(self._local, "readers"):
             self._local.readers = {}
         readers: dict[Path, VideoReader] = self._local.readers
