@@ -1,0 +1,157 @@
+"""Boxes: their code, matching to objects, sampling, and the share of a box that is ignored.
+
+Boxes are (x0, y0, x1, y1) in continuous pixels: the image spans [0, w] x [0, h] (spec-network, head).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int8, Int64
+from torch import Tensor
+from torchvision.ops import batched_nms, box_iou, nms
+
+MAX_LOG_SCALE = math.log(1000 / 16)
+"""A box grows at most by this log factor in one step (spec-network 1.5)."""
+
+CodeWeights = tuple[float, float, float, float]
+"""Factors of (dx, dy, dw, dh)."""
+
+
+def _centres(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    return (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
+
+
+def encode_boxes(
+    boxes: Float[Tensor, "n 4"], references: Float[Tensor, "n 4"], weights: CodeWeights
+) -> Float[Tensor, "n 4"]:
+    """The deltas that take `references` to `boxes` (spec-network 1.5); both need positive sides."""
+    x, y, width, height = _centres(boxes)
+    from_x, from_y, from_width, from_height = _centres(references)
+    deltas = (
+        (x - from_x) / from_width,
+        (y - from_y) / from_height,
+        torch.log(width / from_width),
+        torch.log(height / from_height),
+    )
+    return torch.stack(deltas, -1) * boxes.new_tensor(weights)
+
+
+def decode_boxes(
+    deltas: Float[Tensor, "*n 4"], references: Float[Tensor, "*n 4"], weights: CodeWeights
+) -> Float[Tensor, "*n 4"]:
+    """`references` moved by `deltas`, in float32 (spec-network 1.5); not clipped."""
+    dx, dy, dw, dh = (deltas.float() / deltas.new_tensor(weights, dtype=torch.float32)).unbind(-1)
+    x, y, width, height = _centres(references.float())
+    x, y = x + dx * width, y + dy * height
+    half_width = width * dw.clamp(max=MAX_LOG_SCALE).exp() / 2
+    half_height = height * dh.clamp(max=MAX_LOG_SCALE).exp() / 2
+    return torch.stack((x - half_width, y - half_height, x + half_width, y + half_height), -1)
+
+
+def clip_boxes(boxes: Float[Tensor, "*n 4"], size: tuple[int, int]) -> Float[Tensor, "*n 4"]:
+    """Boxes cut to an image of `size` = (height, width) [px]."""
+    height, width = size
+    x = boxes[..., 0::2].clamp(0, width)
+    y = boxes[..., 1::2].clamp(0, height)
+    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), -1)
+
+
+def has_area(boxes: Float[Tensor, "n 4"], side: float = 0.0) -> Bool[Tensor, "n"]:
+    """Which boxes are finite and have both sides longer than `side` [px]."""
+    longer = (boxes[:, 2] - boxes[:, 0] > side) & (boxes[:, 3] - boxes[:, 1] > side)
+    return longer & torch.isfinite(boxes).all(-1)
+
+
+def boxes_of_masks(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 4"]:
+    """Half-open boxes around masks (spec-network N4): x1 = last column + 1. An empty mask has the box (0, 0, 0, 0)."""
+    count, height, width = masks.shape
+    if count == 0:
+        return torch.zeros(0, 4, device=masks.device)
+    columns, rows = masks.any(1), masks.any(2)
+
+    def first_and_end(occupied: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        start = occupied.int().argmax(1)
+        end = length - occupied.flip(1).int().argmax(1)
+        return start, torch.where(occupied.any(1), end, 0)
+
+    x0, x1 = first_and_end(columns, width)
+    y0, y1 = first_and_end(rows, height)
+    return torch.stack((x0, y0, x1, y1), -1).float()
+
+
+def match_boxes(
+    objects: Float[Tensor, "m 4"],
+    boxes: Float[Tensor, "n 4"],
+    negative: float,
+    positive: float,
+    best_floor: float | None = None,
+) -> tuple[Int64[Tensor, "n"], Int8[Tensor, "n"], Float[Tensor, "n"]]:
+    """The object each box overlaps most, whether that makes it one (1), background (0) or neither (-1), and the IoU.
+
+    positive: IoU from which it is 1; negative: below which it is 0; best_floor: if given, all boxes that tie an
+    object's largest IoU are 1 as well, provided it exceeds the floor (spec-network 1.5, N4). Without objects all boxes
+    are background with index 0 and IoU 0.
+    """
+    if len(objects) == 0:
+        index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+        return index, index.to(torch.int8), torch.zeros(len(boxes), device=boxes.device)
+    overlap = box_iou(objects, boxes)
+    best, index = overlap.max(0)
+    label = torch.full_like(index, -1, dtype=torch.int8)
+    label[best < negative] = 0
+    label[best >= positive] = 1
+    if best_floor is not None and len(boxes):
+        top = overlap.amax(1, keepdim=True)
+        label[((overlap == top) & (top > best_floor)).any(0)] = 1
+    return index, label, best
+
+
+def sample(
+    labels: Int8[Tensor, "n"], count: int, positive_share: float, generator: torch.Generator
+) -> tuple[Int64[Tensor, "p"], Int64[Tensor, "q"]]:
+    """Random indices of positives (label 1, at most `positive_share` of `count`) and of negatives (label 0) that fill
+    up to `count`, each in random order (spec-network 1.5, 1.7). Draws come from `generator` alone."""
+
+    def draw(value: int, limit: int) -> Tensor:
+        candidates = (labels == value).nonzero().flatten()
+        order = torch.randperm(len(candidates), generator=generator, device=generator.device)[:limit]
+        return candidates[order.to(candidates.device)]
+
+    positives = draw(1, int(count * positive_share))
+    return positives, draw(0, count - len(positives))
+
+
+def suppress(
+    boxes: Float[Tensor, "n 4"], scores: Float[Tensor, "n"], groups: Int64[Tensor, "n"], iou: float
+) -> Int64[Tensor, "k"]:
+    """Non-maximum suppression inside each group; indices of what stays, by descending score."""
+    if boxes.device.type != "cpu":
+        return torch.as_tensor(batched_nms(boxes, scores, groups, iou))
+    kept = []
+    for group in torch.unique(groups).tolist():  # exact, and faster on a CPU than moving the groups apart
+        members = (groups == group).nonzero().flatten()
+        kept.append(members[nms(boxes[members], scores[members], iou)])
+    if not kept:
+        return torch.zeros(0, dtype=torch.int64)
+    together = torch.cat(kept)
+    return together[scores[together].argsort(descending=True, stable=True)]
+
+
+def integral_image(mask: Bool[Tensor, "h w"]) -> Int64[Tensor, "h+1 w+1"]:
+    """Counts of True above and left of each pixel corner."""
+    height, width = mask.shape
+    table = torch.zeros(height + 1, width + 1, dtype=torch.int64, device=mask.device)
+    table[1:, 1:] = mask.to(torch.int32).cumsum(0).cumsum(1)
+    return table
+
+
+def covered_share(integral: Int64[Tensor, "h1 w1"], boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n"]:
+    """Share of each box (rounded to pixels, cut to the image) that is True in the mask of `integral_image`; 0 for a box
+    outside the image."""
+    height, width = integral.shape[0] - 1, integral.shape[1] - 1
+    x0, y0, x1, y1 = clip_boxes(boxes, (height, width)).round().long().unbind(-1)
+    inside = integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]
+    return inside / ((x1 - x0) * (y1 - y0)).clamp(min=1)

@@ -1,0 +1,258 @@
+"""The region heads: a cascade of box heads (spec-network 1.7) and the mask head on its first stage's objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cupola.models.boxes import clip_boxes, decode_boxes, encode_boxes, has_area, match_boxes, sample, suppress
+from cupola.models.layers import zero_bias
+from cupola.models.losses import box_loss, class_loss, mask_loss, region_weights
+from cupola.models.mask_head import MaskHead, mask_targets
+from cupola.models.pooler import pool
+from cupola.models.records import Detections, Target
+from cupola.models.settings import NetworkSettings
+
+Sizes = list[tuple[int, int]]
+"""(height, width) [px] of each image of a batch, without padding."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Regions of one image in training: boxes; matched: object each overlaps most; foreground: whether it counts as
+    that object; weights: in the class loss."""
+
+    boxes: Float[Tensor, "n 4"]
+    matched: Int64[Tensor, "n"]
+    foreground: Bool[Tensor, "n"]
+    weights: Float[Tensor, "n"]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def select(self, index: Tensor) -> Regions:
+        """Only these regions, in this order."""
+        return Regions(self.boxes[index], self.matched[index], self.foreground[index], self.weights[index])
+
+    def classes(self, target: Target, background: int) -> Int64[Tensor, "n"]:
+        """Class of each region, `background` where it is no object."""
+        classes = torch.full_like(self.matched, background)
+        classes[self.foreground] = target.classes[self.matched[self.foreground]]
+        return classes
+
+    def wanted_boxes(self, target: Target) -> Float[Tensor, "p 4"]:
+        """Boxes of the objects of the foreground regions."""
+        return target.boxes[self.matched[self.foreground]]
+
+
+class BoxHead(nn.Module):
+    """Pooled features, flattened as (channel, y, x), through two linear layers."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(inputs, channels)
+        self.fc2 = nn.Linear(channels, channels)
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            zero_bias(layer)
+
+    def forward(self, pooled: Float[Tensor, "n c s s"]) -> Float[Tensor, "n k"]:
+        return functional.relu_(self.fc2(functional.relu_(self.fc1(pooled.flatten(1)))))
+
+
+class BoxPredictor(nn.Module):
+    """Class logits (background last) and class-agnostic deltas."""
+
+    def __init__(self, inputs: int, num_things: int) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(inputs, num_things + 1)
+        self.bbox_pred = nn.Linear(inputs, 4)
+        nn.init.normal_(self.cls_score.weight, std=0.01)
+        nn.init.normal_(self.bbox_pred.weight, std=0.001)
+        zero_bias(self.cls_score)
+        zero_bias(self.bbox_pred)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context: torch.autograd.function.FunctionCtx, features: Tensor, factor: float) -> Tensor:
+        context.factor = factor  # type: ignore[attr-defined]
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * context.factor, None  # type: ignore[attr-defined]
+
+
+class RoiHeads(nn.Module):
+    """Proposals to detections and masks, and their losses."""
+
+    def __init__(self, inputs: int, num_things: int, settings: NetworkSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.num_things = num_things
+        box = settings.box
+        self.box_head = nn.ModuleList(BoxHead(inputs * box.pooled**2, box.channels) for _ in box.ious)
+        self.box_predictor = nn.ModuleList(BoxPredictor(box.channels, num_things) for _ in box.ious)
+        self.mask_head = MaskHead(inputs, num_things, settings.mask)
+
+    # ---- both
+
+    def stage(self, number: int, features: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Class logits n x (T + 1) and deltas n x 4 of one stage in float32, image after image."""
+        pooled = pool(features, boxes, self.settings.box.pooled, self.settings.pooler)
+        stages = len(self.box_head)
+        if stages > 1 and torch.is_grad_enabled():
+            pooled = _ScaleGradient.apply(pooled, 1 / stages)  # as many stages pull at the same features
+        hidden = self.box_head[number](pooled)
+        predictor = self.box_predictor[number]
+        assert isinstance(predictor, BoxPredictor)
+        return predictor.cls_score(hidden).float(), predictor.bbox_pred(hidden).float()
+
+    def decoded(self, number: int, boxes: list[Tensor], deltas: Tensor) -> list[Tensor]:
+        """Boxes of one stage after its deltas, an entry an image; not clipped, without a gradient."""
+        moved = decode_boxes(deltas.detach(), torch.cat(boxes), self.settings.box.code_weights[number])
+        return list(torch.split(moved, [len(box) for box in boxes]))
+
+    # ---- training
+
+    def matched(self, boxes: Tensor, target: Target, integral: Tensor | None, stage: int) -> Regions:
+        """Regions of one image matched to its objects by the stage's IoU (spec-network 1.7)."""
+        threshold = self.settings.box.ious[stage]
+        index, label, best = match_boxes(target.boxes, boxes, threshold, threshold)
+        foreground = label == 1
+        any_object = len(target.boxes) > 0
+        weights = region_weights(boxes, best, foreground, integral, self.settings.negatives, any_object=any_object)
+        return Regions(boxes, index, foreground, weights)
+
+    @torch.no_grad()
+    def sampled(
+        self, proposals: Tensor, target: Target, integral: Tensor | None, generator: torch.Generator
+    ) -> Regions:
+        """First stage's regions of one image: a random choice of proposals and the objects' own boxes, foreground
+        first (spec-network 1.7). By the rule `ignore_aware`, regions that would not count are not chosen at all."""
+        regions = self.matched(torch.cat((proposals, target.boxes)), target, integral, 0)
+        label = regions.foreground.to(torch.int8)
+        if self.settings.negatives.rule == "ignore_aware":
+            label[regions.weights == 0] = -1
+        box = self.settings.box
+        return regions.select(torch.cat(sample(label, box.samples, box.positive_share, generator)))
+
+    def stage_losses(
+        self, number: int, logits: Tensor, deltas: Tensor, regions: list[Regions], targets: list[Target]
+    ) -> dict[str, Tensor]:
+        """Class and box loss of one stage over the batch."""
+        pairs = list(zip(regions, targets, strict=True))
+        classes = torch.cat([region.classes(target, self.num_things) for region, target in pairs])
+        foreground = torch.cat([region.foreground for region in regions])
+        boxes = torch.cat([region.boxes for region in regions])[foreground]
+        objects = torch.cat([region.wanted_boxes(target) for region, target in pairs])
+        wanted = encode_boxes(objects, boxes, self.settings.box.code_weights[number])
+        weights = torch.cat([region.weights for region in regions])
+        kept = self.settings.negatives.mean_over_kept
+        return {
+            f"stage{number}_class": class_loss(logits, classes, weights, mean_over_kept=kept),
+            f"stage{number}_box": box_loss(deltas[foreground], wanted, len(foreground)),
+        }
+
+    def mask_losses(self, features: list[Tensor], regions: list[Regions], targets: list[Target]) -> dict[str, Tensor]:
+        """Mask loss of the first stage's foreground regions (they come in random order, so the first are a sample)."""
+        settings = self.settings.mask
+        chosen = [r.select(r.foreground.nonzero().flatten()[: settings.positives or None]) for r in regions]
+        boxes = [region.boxes for region in chosen]
+        logits = self.mask_head(pool(features, boxes, settings.pooled, self.settings.pooler))
+        wanted = [
+            mask_targets(target.masks, region.boxes, region.matched, 2 * settings.pooled)
+            for region, target in zip(chosen, targets, strict=True)
+        ]
+        classes = [target.classes[region.matched] for region, target in zip(chosen, targets, strict=True)]
+        return {"mask": mask_loss(logits, torch.cat(classes), torch.cat(wanted))}
+
+    def losses(
+        self,
+        features: list[Tensor],
+        proposals: list[Tensor],
+        targets: list[Target],
+        sizes: Sizes,
+        integrals: list[Tensor | None],
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Losses of every stage and of the masks (spec-network 1.7, 1.8, 2.6).
+
+        proposals: boxes of each image; integrals: of its ignored pixels, None where there are none.
+        """
+        regions = [
+            self.sampled(boxes, target, integral, generator)
+            for boxes, target, integral in zip(proposals, targets, integrals, strict=True)
+        ]
+        losses = self.mask_losses(features, regions, targets)
+        for number in range(len(self.box_head)):
+            boxes = [region.boxes for region in regions]
+            logits, deltas = self.stage(number, features, boxes)
+            losses |= self.stage_losses(number, logits, deltas, regions, targets)
+            if number + 1 < len(self.box_head):
+                moved = [clip_boxes(b, s) for b, s in zip(self.decoded(number, boxes, deltas), sizes, strict=True)]
+                regions = [
+                    self.matched(box[has_area(box)], target, integral, number + 1)
+                    for box, target, integral in zip(moved, targets, integrals, strict=True)
+                ]
+        return losses
+
+    # ---- inference
+
+    def cascade(
+        self, features: list[Tensor], proposals: list[Tensor], sizes: Sizes
+    ) -> list[tuple[Float[Tensor, "n 4"], Float[Tensor, "n k"]]]:
+        """Boxes after the last stage (not clipped) and the mean of all stages' class probabilities, for each image."""
+        boxes, total = proposals, torch.zeros(())
+        for number in range(len(self.box_head)):
+            if number:
+                boxes = [clip_boxes(box, size) for box, size in zip(boxes, sizes, strict=True)]
+            logits, deltas = self.stage(number, features, boxes)
+            total = logits.softmax(1) if number == 0 else total + logits.softmax(1)
+            boxes = self.decoded(number, boxes, deltas)
+        scores = torch.split(total / len(self.box_head), [len(box) for box in boxes])
+        return list(zip(boxes, scores, strict=True))
+
+    def detect(
+        self, features: list[Tensor], proposals: list[Tensor], sizes: Sizes, score_threshold: float
+    ) -> list[Detections]:
+        """Detections of each image: scores above the threshold, cut to the image, suppressed in each class (1.7)."""
+        settings = self.settings.box
+        return [
+            select_detections(boxes, scores, size, score_threshold, settings.nms, settings.detections)
+            for (boxes, scores), size in zip(self.cascade(features, proposals, sizes), sizes, strict=True)
+        ]
+
+    def mask_probabilities(
+        self, features: list[Tensor], boxes: list[Tensor], classes: list[Tensor]
+    ) -> list[Float[Tensor, "n s s"]]:
+        """Probabilities of each detection's mask, on a grid over its box, for each image (1.8)."""
+        logits = self.mask_head(pool(features, boxes, self.settings.mask.pooled, self.settings.pooler)).float()
+        label = torch.cat(classes) if logits.shape[1] > 1 else torch.zeros_like(torch.cat(classes))
+        chosen = logits[torch.arange(len(logits), device=logits.device), label].sigmoid()
+        return list(torch.split(chosen, [len(box) for box in boxes]))
+
+
+def select_detections(
+    boxes: Float[Tensor, "n 4"],
+    scores: Float[Tensor, "n k"],
+    size: tuple[int, int],
+    score_threshold: float,
+    nms: float,
+    limit: int,
+) -> Detections:
+    """Every (box, class) with a score above the threshold, after suppression within each class, the `limit` best.
+
+    scores: class probabilities, the last column is background. A box may survive for several classes (spec 1.7).
+    """
+    good = torch.isfinite(boxes).all(1) & torch.isfinite(scores).all(1)
+    boxes, scores = clip_boxes(boxes[good], size), scores[good, :-1]
+    box, label = (scores > score_threshold).nonzero().unbind(1)
+    score = scores[box, label]
+    kept = suppress(boxes[box], score, label, nms)[:limit]
+    return Detections(boxes[box[kept]], score[kept], label[kept])

@@ -1,0 +1,44 @@
+"""The feature pyramid over the trunk (spec-network 1.4): P2 to P5, and P6 where asked for."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cupola.models.layers import NormedConv
+from cupola.models.resnet import ResNet
+from cupola.models.settings import TrunkSettings
+
+LEVELS = (2, 3, 4, 5)
+"""Levels that have a lateral convolution; level k has stride 2^k."""
+
+
+class FeaturePyramid(nn.Module):
+    """Trunk and pyramid; BatchNorm after every convolution, no activation."""
+
+    def __init__(self, settings: TrunkSettings, channels: int, *, with_p6: bool) -> None:
+        super().__init__()
+        self.bottom_up = ResNet(settings)
+        self.with_p6 = with_p6
+        for level, inputs in zip(LEVELS, settings.channels, strict=True):
+            self.add_module(f"fpn_lateral{level}", NormedConv(inputs, channels, 1))
+            self.add_module(f"fpn_output{level}", NormedConv(channels, channels, 3))
+        for name, module in self.named_children():
+            if isinstance(module, NormedConv):
+                assert name.startswith("fpn_")
+                nn.init.kaiming_uniform_(module.weight, a=1)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """Sides must be multiples of 32. Returns P2, P3, P4, P5 and perhaps P6, strides 4 to 64."""
+        trunk = self.bottom_up(images)
+        merged: Tensor | None = None
+        pyramid = []
+        for level, features in reversed(list(zip(LEVELS, trunk, strict=True))):
+            lateral = self.get_submodule(f"fpn_lateral{level}")(features)
+            merged = lateral if merged is None else lateral + functional.interpolate(merged, scale_factor=2.0)
+            pyramid.append(self.get_submodule(f"fpn_output{level}")(merged))
+        pyramid.reverse()
+        if self.with_p6:
+            pyramid.append(functional.max_pool2d(pyramid[-1], 1, 2))
+        return pyramid
