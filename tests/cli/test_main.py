@@ -28,6 +28,8 @@ def test_version(verb, capsys):
     [
         (["doctor", "--uot", "x"], "no option --uot; did you mean --out?"),
         (["doctor", "--out"], "expected one argument"),
+        (["predict", "a.png", "--out", "o", "--model", "m", "--batch", "two"], "batch must be of type int, but is two"),
+        (["predict", "--out", "o", "--model", "m"], "the following arguments are required: images"),
     ],
 )
 def test_a_bad_option_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args, get_origin
 
 VERBS = {
     "demo": "the whole of cupola on a rendered street, from nothing, with an HTML report",
@@ -44,6 +44,12 @@ def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
     parser = ArgumentParser(prog=f"cupola {verb}", description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of arguments, such as the config.yaml of a result")
     parser.add_function_arguments(command, as_group=False, as_positional=True, sub_configs=False)
+    action: Any
+    for action in parser._actions:
+        # A positional list is written as on any command line (A B C), not as JSON: the parser then checks each element.
+        hint = getattr(action, "_typehint", None)
+        if not action.option_strings and get_origin(hint) is list:
+            action._typehint, action.nargs, action.metavar = get_args(hint)[0], "+", action.dest.upper()
     try:
         values = parser.instantiate_classes(parser.parse_args(arguments))
     except ArgumentError as error:
@@ -63,6 +69,11 @@ def _explained(verb: str, parser: Any, error: Exception) -> Exception:
         options = [option for action in parser._actions for option in action.option_strings]
         near = get_close_matches(unknown[1], options, n=1)
         message = f"there is no option {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "")
+    message = re.sub(
+        r'Parser key "([^"]+)".*?: Expected an? <class \'(\w+)\'>\. Got value: (.*)',
+        r"\1 must be of type \2, but is \3",
+        message,
+    )
     return ConfigError(f"{message.rstrip('.')} (`cupola {verb} --help` explains every option)")
 
 
