@@ -1,0 +1,288 @@
+"""A street: what stands along it, who moves on it, in what light."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from cupola.data.synthetic import columns as c
+from cupola.data.synthetic import surroundings
+from cupola.data.synthetic.camera_path import Curve, EgoPath, make_curve, make_ego_path
+from cupola.data.synthetic.settings import StreetSettings
+from cupola.data.synthetic.shapes import Shapes, linear
+from cupola.data.synthetic.surroundings import KERB_HEIGHT, Frame
+from cupola.data.synthetic.traffic import Mover, Traffic, add_traffic
+
+BEHIND, AHEAD = 25.0, 150.0
+"""The street reaches this far behind the first and beyond the last camera [m]."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Cross-section of the street [m], the same along all of it. sides are -1 (left) and +1 (right)."""
+
+    lane: float
+    parking: tuple[float, float]
+    """Width of the parking strip on the left and on the right; 0 = none."""
+    pavement: tuple[float, float]
+    garden: tuple[float, float]
+
+    def road_edge(self, side: int) -> float:
+        """Lateral distance of the kerb from the centre line."""
+        return self.lane + self.parking[side > 0]
+
+    def pavement_edge(self, side: int) -> float:
+        return self.road_edge(side) + self.pavement[side > 0]
+
+    def house_line(self, side: int) -> float:
+        return self.pavement_edge(side) + self.garden[side > 0]
+
+
+@dataclass(frozen=True)
+class Caster:
+    """A body that throws a shadow on the ground: a box (house, car) or a round crown; actor 0 = stands in the world.
+
+    x, z, heading: place in the frame of its actor; base, height: lower and upper end above the ground [m]."""
+
+    actor: int
+    x: float
+    z: float
+    heading: float
+    half_length: float
+    half_width: float
+    base: float
+    height: float
+    round: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that does not change from frame to frame. identity: instance id of each actor."""
+
+    settings: StreetSettings
+    curve: Curve
+    ego: EgoPath
+    shapes: Float64[np.ndarray, "n 40"]
+    movers: tuple[Mover, ...]
+    casters: tuple[Caster, ...]
+    light: Float64[np.ndarray, "23"]
+
+    @property
+    def frames(self) -> int:
+        return len(self.ego.s) - 1
+
+    def camera(self, t: int, height: int, width: int) -> Float64[np.ndarray, "11"]:
+        """The camera of frame t as the kernels take it."""
+        rig = self.settings.calibration(height, width)
+        x, z, heading = self.curve.at(float(self.ego.s[t]), float(self.ego.lateral[t]))
+        up = self.settings.camera_height + float(self.ego.bob[t])
+        pose = [x, -up, z, heading + self.ego.yaw[t], self.ego.pitch[t], self.ego.roll[t]]
+        return np.array([*pose, rig.fx, rig.fy, rig.cx, rig.cy, rig.baseline], np.float64)
+
+    def poses(self, t: int) -> Float64[np.ndarray, "m 6"]:
+        """Pose of every actor at frame t; row 0 is the world."""
+        rows = [(0.0,) * c.POSES]
+        rows += [
+            mover.pose(t * self.settings.interval, self.curve, self.ego, self.settings.interval)
+            for mover in self.movers
+        ]
+        return np.array(rows, np.float64)
+
+    def identity(self) -> np.ndarray:
+        return np.array([0] + [mover.identity for mover in self.movers], np.int32)
+
+
+def make_scene(seed: int, sequence: int, frames: int, settings: StreetSettings) -> Scene:
+    """A street for a video of `frames` frames; the same for the same arguments on any machine."""
+    rng = np.random.default_rng([seed, sequence])
+    lane = float(rng.uniform(3.1, 3.6))
+    ego = make_ego_path(rng, frames, settings.interval, lane / 2)
+    end = float(ego.s[-1]) + AHEAD
+    curve = make_curve(rng, -BEHIND - 20, end + 60)
+    layout = _make_layout(rng, lane)
+    shapes = Shapes()
+    casters: list[Caster] = []
+    _add_ground(shapes, curve, layout, end, rng)
+    gaps = _side_streets(rng, end)
+    _add_fronts(shapes, casters, curve, layout, end, gaps, rng)
+    _add_furniture(shapes, casters, curve, layout, end, gaps, rng)
+    _add_backdrop(shapes, curve, end, rng)
+    traffic = Traffic(shapes, rng, settings, curve, ego, end, gaps, layout.lane, layout.parking, layout.pavement)
+    movers = add_traffic(traffic)
+    return Scene(settings, curve, ego, shapes.table(), tuple(movers), tuple(casters), make_light(rng))
+
+
+def _make_layout(rng: np.random.Generator, lane: float) -> Layout:
+    parking = [2.2 if rng.random() < 0.75 else 0.0 for _ in range(2)]
+    pavement = [float(rng.uniform(2.2, 4.0)) for _ in range(2)]
+    garden = [float(rng.uniform(1.5, 4.5)) if rng.random() < 0.45 else 0.0 for _ in range(2)]
+    return Layout(lane, (parking[0], parking[1]), (pavement[0], pavement[1]), (garden[0], garden[1]))
+
+
+def _frame(curve: Curve, s: float, lateral: float, turn: float = 0.0, base: float = 0.0) -> Frame:
+    x, z, heading = curve.at(s, lateral)
+    return Frame(x, z, heading + turn, base)
+
+
+def _add_ground(shapes: Shapes, curve: Curve, layout: Layout, end: float, rng: np.random.Generator) -> None:
+    tone = float(rng.uniform(0.7, 1.2))
+    asphalt = (0.085 * tone, 0.086 * tone, 0.09 * tone)
+    slab_tone = float(rng.uniform(0.8, 1.2))
+    slab = (0.24 * slab_tone, 0.23 * slab_tone, 0.21 * slab_tone)
+    slabs = (float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.4, 0.8)))
+    dash = float(rng.choice([0.0, 6.0, 9.0, 12.0], p=[0.15, 0.35, 0.3, 0.2]))
+    edge = layout.lane if rng.random() < 0.6 else 0.0
+    zebra = float(rng.uniform(5, end)) if rng.random() < 0.3 else -1e6
+    grass, dry = linear(84, 108, 52), linear(128, 128, 70)
+    straight = float(np.ptp(curve.heading)) < 0.02
+    length = 12.0 if straight else 3.0
+    middle = (layout.road_edge(1) - layout.road_edge(-1)) / 2
+    half = (layout.road_edge(1) + layout.road_edge(-1)) / 2
+    s = -BEHIND
+    while s < end:
+        frame = _frame(curve, s, 0.0)
+        reach = length + (0.0 if straight else 0.4)
+        # the road's own centre is the centre line, so it is drawn symmetric and the kerbs hide what is too wide
+        wide = half + abs(middle)
+        surroundings.add_ground_strip(
+            shapes, frame, -wide, wide, reach, c.ROAD, surroundings.ROAD, asphalt, (wide, edge, dash, 0.0, zebra, s)
+        )
+        for side in (-1, 1):
+            kerb, outer = side * layout.road_edge(side), side * layout.pavement_edge(side)
+            low, high = min(kerb, outer), max(kerb, outer)
+            surroundings.add_ground_strip(
+                shapes, frame, low, high, reach, c.PAVEMENT, surroundings.SIDEWALK, slab, (*slabs, 0, 0, 0, s),
+                height=KERB_HEIGHT,
+            )  # fmt: skip
+            shapes.quad(
+                frame.at(kerb, 0, 0 if side < 0 else reach), frame.along(0, 0, -side * reach),
+                frame.along(0, KERB_HEIGHT, 0), c.KERB, (0.3, 0.3, 0.29), two_sided=True,
+            )  # fmt: skip
+            far = outer + side * 45.0
+            low, high = min(outer, far), max(outer, far)
+            surroundings.add_ground_strip(
+                shapes, frame, low, high, reach, c.GRASS, surroundings.TERRAIN, grass, (0, 0, 0, 0, 0, s), dry,
+                height=KERB_HEIGHT - 0.01,
+            )  # fmt: skip
+        s += length
+
+
+def _side_streets(rng: np.random.Generator, end: float) -> tuple[tuple[float, float], ...]:
+    """Arc lengths (from, to) where no house stands."""
+    gaps = []
+    at = float(rng.uniform(10, 70))
+    while at < end:
+        gaps.append((at - 5.0, at + 5.0))
+        at += float(rng.uniform(60, 140))
+    return tuple(gaps)
+
+
+def _in_gap(gaps: tuple[tuple[float, float], ...], low: float, high: float) -> bool:
+    return any(low < b and high > a for a, b in gaps)
+
+
+def _add_fronts(
+    shapes: Shapes,
+    casters: list[Caster],
+    curve: Curve,
+    layout: Layout,
+    end: float,
+    gaps: tuple[tuple[float, float], ...],
+    rng: np.random.Generator,
+) -> None:
+    tall = int(rng.integers(2, 5))
+    for side in (-1, 1):
+        s = -BEHIND
+        while s < end:
+            wide = float(rng.uniform(8, 17))
+            if _in_gap(gaps, s, s + wide):
+                s += 3.0
+                continue
+            frame = _frame(curve, s + wide / 2, side * layout.house_line(side), side * math.pi / 2, KERB_HEIGHT)
+            floors = max(1, tall + int(rng.integers(-1, 2)))
+            deep = float(rng.uniform(8, 12))
+            if rng.random() < 0.88:
+                high = surroundings.add_house(shapes, frame, wide, deep, floors, rng)
+                x, _, z = frame.at(0, 0, deep / 2)
+                casters.append(Caster(0, x, z, frame.heading, deep / 2, wide / 2, 0.0, high))
+            if layout.garden[side > 0] > 0:
+                edge = _frame(curve, s, side * (layout.pavement_edge(side) + 0.3), 0.0, KERB_HEIGHT)
+                if rng.random() < 0.6:
+                    surroundings.add_hedge(shapes, edge, wide - 1.5, rng)
+                elif rng.random() < 0.7:
+                    surroundings.add_fence(shapes, edge, wide - 1.5, rng)
+                if rng.random() < 0.5:
+                    spot = _frame(
+                        curve, s + float(rng.uniform(1, wide)), side * (layout.house_line(side) - 0.8), 0.0, KERB_HEIGHT
+                    )
+                    surroundings.add_bush(shapes, spot, rng)
+            s += wide + (0.0 if rng.random() < 0.6 else float(rng.uniform(1, 6)))
+
+
+def _add_furniture(
+    shapes: Shapes,
+    casters: list[Caster],
+    curve: Curve,
+    layout: Layout,
+    end: float,
+    gaps: tuple[tuple[float, float], ...],
+    rng: np.random.Generator,
+) -> None:
+    for side in (-1, 1):
+        trees = rng.random() < 0.7
+        s = -BEHIND + float(rng.uniform(0, 10))
+        while s < end:
+            lateral = side * (layout.road_edge(side) + 0.45)
+            frame = _frame(curve, s, lateral, 0.0, KERB_HEIGHT)
+            draw = rng.random()
+            if trees and draw < 0.6:
+                middle, radius = surroundings.add_tree(shapes, frame, rng)
+                casters.append(Caster(0, frame.x, frame.z, 0.0, radius, radius, middle - radius, middle + radius, True))
+            elif draw < 0.72:
+                surroundings.add_lamp(shapes, frame, -side)
+            elif draw < 0.87:
+                surroundings.add_sign(shapes, frame, rng)
+            s += float(rng.uniform(6, 12))
+
+
+def _add_backdrop(shapes: Shapes, curve: Curve, end: float, rng: np.random.Generator) -> None:
+    """Woods that close the view at the end of the street."""
+    shapes.actor, shapes.label = 0, surroundings.VEGETATION
+    for k in range(3):
+        frame = _frame(curve, end + 8 * k, float(rng.uniform(-10, 10)))
+        high = 8.0 + 4.0 * k
+        shapes.quad(
+            frame.at(-90, -1, 0), frame.along(180, 0, 0), frame.along(0, high, 0), c.HILLS,
+            linear(70, 88, 58), shape=c.RAGGED_TOP, outline=(3.0, 0.35),
+            grain=float(rng.random()) * 250, two_sided=True,
+        )  # fmt: skip
+
+
+def make_light(rng: np.random.Generator) -> Float64[np.ndarray, "23"]:
+    """Sun, sky, haze and exposure: from overcast to a clear afternoon."""
+    light = np.zeros(c.LIGHTS)
+    clear = float(rng.random()) ** 0.7
+    azimuth, elevation = float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(0.45, 1.1))
+    light[c.SUN : c.SUN + 3] = (
+        math.sin(azimuth) * math.cos(elevation),
+        -math.sin(elevation),
+        math.cos(azimuth) * math.cos(elevation),
+    )
+    warm = float(rng.uniform(0, 1)) * (1.2 - elevation)
+    sun = np.array([1.0, 0.93 - 0.1 * warm, 0.82 - 0.25 * warm])
+    light[c.SUN_COLOR : c.SUN_COLOR + 3] = 1.75 * clear * sun
+    sky = np.array([0.75, 0.88, 1.08]) * clear + np.array([0.98, 1.0, 1.03]) * (1 - clear)
+    light[c.SKY_COLOR : c.SKY_COLOR + 3] = sky * (0.75 + 0.45 * (1 - clear))
+    light[c.BOUNCE : c.BOUNCE + 3] = np.array([0.30, 0.28, 0.26]) * (0.8 + 0.6 * clear)
+    light[c.HAZE_COLOR : c.HAZE_COLOR + 3] = np.array([0.74, 0.80, 0.86]) * clear + np.array([0.72, 0.74, 0.76]) * (
+        1 - clear
+    )
+    light[c.ZENITH : c.ZENITH + 3] = np.array([0.16, 0.33, 0.66]) * clear + np.array([0.52, 0.56, 0.62]) * (1 - clear)
+    light[c.HAZE] = float(rng.uniform(0.001, 0.004))
+    light[c.CLOUDS] = float(rng.uniform(0.2, 0.65))
+    light[c.EXPOSURE] = float(rng.uniform(0.68, 0.85))
+    light[c.CLOUD_AT : c.CLOUD_AT + 2] = rng.uniform(0, 250, 2)
+    return light

@@ -1,0 +1,1 @@
+"""What each visible surface looks like: procedural materials, sun, sky light, shadow, haze, sensor noise."""

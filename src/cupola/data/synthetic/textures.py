@@ -1,0 +1,55 @@
+"""Noise tiles with mip levels, made once and the same for every street."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+TEXELS = 256
+"""Side of a tile; tiles repeat without a seam [texels]."""
+LEVELS = 9
+"""Mip levels: 256, 128, ... 1."""
+SEED = 20261124
+"""Every street uses the same tiles; scenes differ by where they look into them."""
+
+
+def _filtered(rng: np.random.Generator, low: float, high: float, slope: float) -> Float64[np.ndarray, "256 256"]:
+    """Tileable noise with wavelengths between `low` and `high` texels, amplitude falling as frequency ** slope."""
+    frequency = np.hypot(np.fft.fftfreq(TEXELS)[:, None], np.fft.fftfreq(TEXELS)[None])
+    frequency[0, 0] = np.inf
+    amplitude = np.where((frequency <= 1 / low) & (frequency >= 1 / high), frequency**slope, 0.0)
+    spectrum = amplitude * np.exp(2j * np.pi * rng.random((TEXELS, TEXELS)))
+    return np.asarray(np.fft.ifft2(spectrum).real)
+
+
+def _uniform(field: Float64[np.ndarray, "256 256"]) -> Float32[np.ndarray, "256 256"]:
+    """The field's ranks: values spread evenly over [0, 1], so that thresholds are shares."""
+    ranks = np.empty(field.size)
+    ranks[np.argsort(field, axis=None, kind="stable")] = np.arange(field.size)
+    return (ranks / field.size).reshape(field.shape).astype(np.float32)
+
+
+@cache
+def noise_tiles() -> Float32[np.ndarray, "3 9 256 256"]:
+    """Tiles 0: stains (broad), 1: grain (fine), 2: leaves (blotches of a few texels); mip level k fills the first
+    256 / 2^k rows and columns of its plane."""
+    rng = np.random.default_rng(SEED)
+    fields = (_filtered(rng, 3, 128, -1.6), _filtered(rng, 2, 16, -0.4), _filtered(rng, 4, 24, -1.0))
+    tiles = np.zeros((len(fields), LEVELS, TEXELS, TEXELS), np.float32)
+    for kind, field in enumerate(fields):
+        level = _uniform(field)
+        for k in range(LEVELS):
+            tiles[kind, k, : level.shape[0], : level.shape[1]] = level
+            if level.shape[0] > 1:
+                level = level.reshape(level.shape[0] // 2, 2, level.shape[1] // 2, 2).mean((1, 3))
+    return tiles
+
+
+@cache
+def gamma_table(steps: int = 4096) -> Float32[np.ndarray, "steps"]:
+    """Linear [0, 1] -> sRGB [0, 255] with a soft shoulder instead of hard clipping."""
+    linear = np.arange(steps) / (steps - 1)
+    curve = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
+    return (255 * curve).astype(np.float32)
