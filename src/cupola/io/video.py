@@ -34,7 +34,7 @@ def _open(path: Path) -> av.container.InputContainer:
         ) from error
     if not container.streams.video:
         container.close()
-        raise ImageError(f"{path} holds no video stream; name a video")
+        raise ImageError(f"{path} holds no video stream that can be read; record or copy it again")
     return container
 
 
