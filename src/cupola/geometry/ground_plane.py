@@ -110,8 +110,9 @@ def _candidates(
     draws = rng.integers(0, len(points), (DRAWS, 3))
     matrices = points[draws]
     regular = np.abs(np.linalg.det(matrices)) > 1e-6
-    planes: Float64[np.ndarray, "k 3"] = np.linalg.solve(matrices[regular], values[draws][regular][..., None])[..., 0]
-    return planes[_plausible(planes)]
+    planes = np.linalg.solve(matrices[regular], values[draws][regular][..., None])[..., 0]
+    kept: Float64[np.ndarray, "m 3"] = planes[_plausible(planes)]
+    return kept
 
 
 def _refined(
