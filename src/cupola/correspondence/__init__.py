@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -17,6 +17,7 @@ from cupola.types import Correspondence, StereoClip, StereoFrame
 __all__ = ["ClassicalCorrespondence", "CorrespondenceProvider"]
 
 
+@runtime_checkable
 class CorrespondenceProvider(Protocol):
     """Anything that finds flow and disparity."""
 

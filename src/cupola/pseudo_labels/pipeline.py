@@ -1,0 +1,318 @@
+"""Stage 1 from a data set to a label store: the only file that knows all of its parts.
+
+semantics.fit      on frames spread over the data                           -> semantics_model.npz
+for every pair     correspondence -> motion -> semantics                    -> instances/, semantics/, frames.jsonl
+once               sum the class counts, split things from stuff            -> statistics.json
+for every frame    fuse                                                     -> panoptic/, panoptic.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cupola import __version__
+from cupola.config import plain, save_config
+from cupola.correspondence import ClassicalCorrespondence, CorrespondenceProvider
+from cupola.data import StereoDataset, open_dataset
+from cupola.engines import choose_engine, in_order
+from cupola.errors import ConfigError, DataError
+from cupola.io.coco_panoptic import Category, write_index
+from cupola.motion import EgoMotionSegmenter, MotionSegmenter
+from cupola.progress import progress
+from cupola.pseudo_labels.fuse import FusionSettings
+from cupola.pseudo_labels.journal import (
+    TIMINGS,
+    FrameDone,
+    FrameFailed,
+    append_frame,
+    append_line,
+    begin,
+    read_frames,
+    read_json,
+    remove_temporary,
+    sole_writer,
+    write_frames,
+)
+from cupola.pseudo_labels.statistics import ClassStatistics, split_classes, summed
+from cupola.pseudo_labels.store import (
+    MODEL,
+    PANOPTIC,
+    PANOPTIC_INDEX,
+    STATISTICS,
+    LabelStore,
+    relative_data,
+    write_statistics,
+)
+from cupola.pseudo_labels.tasks import DescribeFrame, FuseFrame, LabelFrame, Pair, SemanticMethod, SemanticModel
+from cupola.semantics import OfflineModel, OfflineSemantics
+from cupola.visualize import class_palette
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MAX_FAILED_SHARE = 0.5
+"""A run of which a larger share of frames fails is given up: its input is wrong, not single frames."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What stage 1 is put together from; load_model reads back what the semantics' model saved."""
+
+    correspondence: CorrespondenceProvider
+    motion: MotionSegmenter
+    semantics: SemanticMethod
+    load_model: Callable[[Path], SemanticModel] = OfflineModel.load
+
+    def described(self) -> dict[str, Any]:
+        """Names and settings, as the manifest keeps them."""
+        named = {"correspondence": self.correspondence, "motion": self.motion, "semantics": self.semantics}
+        return {part: {"name": type(value).__name__, **plain(value)} for part, value in named.items()}
+
+
+def pseudo_label(
+    data: Path,
+    *,
+    out: Path,
+    layout: str = "auto",
+    scale: float = 1.0,
+    correspondence: ClassicalCorrespondence = ClassicalCorrespondence(),
+    motion: EgoMotionSegmenter = EgoMotionSegmenter(),
+    semantics: OfflineSemantics = OfflineSemantics(),
+    fusion: FusionSettings = FusionSettings(),
+    limit: int | None = None,
+    every: int = 1,
+    classes_from: Path | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    keep_scores: bool = False,
+) -> LabelStore:
+    """Stage 1: panoptic pseudo labels from stereo video, without a single human label.
+
+    Run the same command again to go on after a stop; frames that failed are tried again. With other fusion settings a
+    finished store is only fused anew, in seconds.
+
+    Args:
+        data: directory of a data set (`cupola inspect DATA` tells what is in it).
+        out: directory of the label store.
+        layout: layout of the data set; `auto` finds out.
+        scale: factor for the image size.
+        correspondence: settings of flow and disparity.
+        motion: settings of the moving objects.
+        semantics: settings of the pseudo classes.
+        fusion: which classes are things and what is ignored.
+        limit: at most this many frames, the first ones.
+        every: take every K-th pair of frames.
+        classes_from: a finished label store whose pseudo classes and thing/stuff split to take over, so that its
+            labels and these mean the same.
+        seed: of all random draws.
+        workers: processes; 0 takes as many as there are cores.
+        keep_scores: also keep the class scores of every pixel (27 classes: about 25 MB a frame).
+
+    Returns:
+        The finished label store.
+
+    Raises:
+        DataError: no stereo pair is found, or more than half of the frames cannot be read.
+        StoreError: `out` was made with other settings, or another run is writing to it.
+        DiskError: the disk is full; what was finished is kept.
+    """
+    arguments = dict(locals())
+    parts = Parts(correspondence, motion, semantics)
+    return label_with(parts, arguments)
+
+
+def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
+    """`pseudo_label` with any parts that fulfil the protocols; `arguments` are those of `pseudo_label`."""
+    out, fusion, workers = arguments["out"], arguments["fusion"], arguments["workers"]
+    dataset = open_dataset(arguments["data"], arguments["layout"], arguments["scale"])
+    pairs = chosen_pairs(dataset, arguments["every"], arguments["limit"])
+    other = None if arguments["classes_from"] is None else LabelStore.open(arguments["classes_from"])
+    with sole_writer(out):
+        begin(out, _manifest(parts, dataset, pairs, arguments))
+        save_config(out / "config.yaml", **arguments)
+        entries = _resumed(out, [first.key for first, _ in pairs])
+        unread = replace(dataset, records=())  # the frames travel with the pairs
+        model = _fitted(parts, unread, pairs, arguments, None if other is None else other.path)
+        task = LabelFrame(
+            unread, parts.correspondence, parts.motion, model, out, arguments["seed"], arguments["keep_scores"]
+        )
+        missing = [pair for pair in pairs if not isinstance(entries.get(pair[0].key), FrameDone)]
+        entries |= _label_frames(task, missing, workers, len(pairs))
+        _require_most(entries)
+        if missing:
+            write_frames(out, [entries[first.key] for first, _ in pairs])
+        _fuse_frames(out, dataset, entries, model.num_classes, fusion, other, workers, anew=bool(missing))
+    return LabelStore.open(out)
+
+
+def chosen_pairs(dataset: StereoDataset, every: int = 1, limit: int | None = None) -> tuple[Pair, ...]:
+    """Every `every`-th pair of the data set, at most the first `limit` of these. Raises `DataError` without any."""
+    if every < 1:
+        raise ConfigError(f"every must be at least 1, not {every}")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1, not {limit}")
+    pairs = dataset.pairs()
+    if not pairs:
+        raise DataError(
+            f"{dataset.root} ({dataset.layout}) holds {len(dataset.records)} stereo frames but no two that follow each "
+            "other in time; motion needs video"
+        )
+    return pairs[::every][:limit]
+
+
+def _manifest(
+    parts: Parts, dataset: StereoDataset, pairs: Sequence[Pair], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What tells one run from another: all that the unfused results depend on."""
+    other = arguments["classes_from"]
+    run = {
+        "data": str(dataset.root.resolve()),
+        "data_from_here": relative_data(dataset.root, arguments["out"]),
+        "layout": dataset.layout,
+        "scale": dataset.scale,
+        "limit": arguments["limit"],
+        "every": arguments["every"],
+        "seed": arguments["seed"],
+        "classes_from": None if other is None else str(other.resolve()),
+        "keep_scores": arguments["keep_scores"],
+        "parts": parts.described(),
+    }
+    return {"cupola": __version__, "run": run, "keys": [first.key for first, _ in pairs]}
+
+
+def _resumed(out: Path, keys: Sequence[str]) -> dict[str, FrameDone | FrameFailed]:
+    """Frames that are finished. What a killed run left half done is cleared away, and a frame whose files are missing
+    or cut short counts as not done."""
+    for folder in (out, out / "instances", out / "semantics", out / "scores", out / PANOPTIC):
+        remove_temporary(folder)
+    written = read_frames(out)
+    done = {
+        key: entry for key in keys if isinstance(entry := written.get(key), FrameDone) and _files_are_whole(out, entry)
+    }
+    if written:
+        write_frames(out, list(done.values()))
+    return dict(done)
+
+
+def _files_are_whole(out: Path, entry: FrameDone) -> bool:
+    for folder, size in entry.sizes.items():
+        path = out / folder / f"{entry.key}{'.npz' if folder == 'scores' else '.png'}"
+        if not path.is_file() or path.stat().st_size != size:
+            return False
+    return True
+
+
+def _fitted(
+    parts: Parts, dataset: StereoDataset, pairs: Sequence[Pair], arguments: Mapping[str, Any], other: Path | None
+) -> SemanticModel:
+    """The pseudo classes: read from the store where an earlier run fitted them, taken from another store, or fitted.
+
+    A frame that cannot be read is left out. Raises `DataError` where none can.
+    """
+    path, seed = arguments["out"] / MODEL, arguments["seed"]
+    if path.exists():
+        return parts.load_model(path)
+    if other is not None:
+        model = parts.load_model(other / MODEL)
+        model.save(path)
+        return model
+    numbers = parts.semantics.choose(len(pairs))
+    items = [(position, pairs[number][0]) for position, number in enumerate(numbers)]
+    task = DescribeFrame(dataset, parts.correspondence, parts.semantics, seed)
+    done = _map(task, items, arguments["workers"], "fitting pseudo classes", len(items))
+    described = [one for one in in_order((item[0], one) for item, one in done) if one is not None]
+    if not described:
+        raise DataError(f"none of {len(items)} frames of {dataset.root} can be read; `cupola inspect` tells more")
+    model = parts.semantics.fit_described(described, seed)
+    model.save(path)
+    return model
+
+
+def _map(
+    task: Callable[[Item], Result], items: Sequence[Item], workers: int, title: str, total: int
+) -> Iterable[tuple[Item, Result]]:
+    """Results as they are done, with a progress bar; whatever ends the loop ends the workers."""
+    if not items:
+        return
+    with closing(choose_engine(workers, len(items)).map(task, items)) as done:
+        yield from progress(done, title, total, total - len(items))
+
+
+def _label_frames(
+    task: LabelFrame, missing: Sequence[Pair], workers: int, total: int
+) -> dict[str, FrameDone | FrameFailed]:
+    """Labels the missing frames, each written down as soon as it is done. Raises `DataError` once so many have failed
+    that the run can no longer succeed."""
+    entries: dict[str, FrameDone | FrameFailed] = {}
+    failed = 0
+    for _, (entry, seconds) in _map(task, missing, workers, "labelling frames", total):
+        append_frame(task.out, entry)
+        if isinstance(entry, FrameFailed):
+            failed += 1
+            if failed > MAX_FAILED_SHARE * total:
+                _require_most(entries | {entry.key: entry}, total)
+        else:
+            _append_seconds(task.out, entry.key, seconds)
+        entries[entry.key] = entry
+    return entries
+
+
+def _append_seconds(out: Path, key: str, seconds: Mapping[str, float]) -> None:
+    import json
+
+    append_line(out / TIMINGS, json.dumps({"key": key, **seconds}))
+
+
+def _require_most(entries: Mapping[str, FrameDone | FrameFailed], total: int | None = None) -> None:
+    """Raises `DataError` where too many frames have failed."""
+    failures = [entry for entry in entries.values() if isinstance(entry, FrameFailed)]
+    total = total or len(entries)
+    if len(failures) > MAX_FAILED_SHARE * total:
+        raise DataError(
+            f"{len(failures)} of {total} frames failed, the first because {failures[0].reason}; mend the data and run "
+            "the same command again"
+        )
+
+
+def _fuse_frames(
+    out: Path,
+    dataset: StereoDataset,
+    entries: Mapping[str, FrameDone | FrameFailed],
+    num_classes: int,
+    settings: FusionSettings,
+    other: LabelStore | None,
+    workers: int,
+    anew: bool,
+) -> None:
+    """Splits things from stuff and writes the panoptic files, unless they are there with the same settings.
+
+    panoptic.json goes first and comes last: a store without it is not finished.
+    """
+    done = {key: entry for key, entry in entries.items() if isinstance(entry, FrameDone)}
+    counts = _counts(done.values(), num_classes, settings) if other is None else other.counts
+    index = out / PANOPTIC_INDEX
+    if not anew and index.exists() and read_json(out / STATISTICS).get("fusion") == plain(settings):
+        return
+    index.unlink(missing_ok=True)
+    split = split_classes(counts, settings.threshold, settings.measure)
+    write_statistics(
+        out / STATISTICS, counts, split, settings, len(done), "this store" if other is None else str(other.path)
+    )
+    records = [record for record in dataset.records if record.key in done]
+    items = [(number, record, done[record.key].scores) for number, record in enumerate(records)]
+    task = FuseFrame(out, dataset.root, split, settings)
+    fused = _map(task, items, workers, "fusing", len(items))
+    annotations = list(in_order((item[0], annotation) for item, annotation in fused))
+    colors = class_palette(num_classes)
+    categories = [Category(k, f"class {k}", k in split.things, colors[k]) for k in range(num_classes)]
+    info = {"description": "pseudo labels made by cupola from stereo video", "version": __version__}
+    write_index(index, annotations, categories, info)
+
+
+def _counts(done: Iterable[FrameDone], num_classes: int, settings: FusionSettings) -> ClassStatistics:
+    """Counts over all frames, after alignment unless that is ablated."""
+    return summed((entry.aligned if settings.align else entry.raw for entry in done), num_classes)

@@ -1,0 +1,178 @@
+"""What stage 1 does with one frame, as picklable tasks that an engine spreads over frames."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from cupola.correspondence import CorrespondenceProvider
+from cupola.data import FrameRecord, StereoDataset, VideoFrame
+from cupola.errors import ConfigError, DataError, ImageError
+from cupola.io import atomic_path, read_ids, write_ids
+from cupola.io.coco_panoptic import Annotation, to_segments, write_map
+from cupola.motion import MotionSegmenter
+from cupola.pseudo_labels.align import align
+from cupola.pseudo_labels.fuse import FusionSettings, fuse
+from cupola.pseudo_labels.journal import FrameDone, FrameFailed
+from cupola.pseudo_labels.statistics import ThingStuffSplit, count_classes
+from cupola.pseudo_labels.store import PANOPTIC, read_semantic, write_semantic
+from cupola.semantics import SemanticSegmenter
+from cupola.types import StereoFrame
+
+Pair = tuple[FrameRecord, FrameRecord]
+
+
+@runtime_checkable
+class SemanticModel(SemanticSegmenter, Protocol):
+    """Fitted pseudo classes that can be kept."""
+
+    def save(self, path: Path) -> None:
+        """Writes the model."""
+        ...
+
+
+@runtime_checkable
+class SemanticMethod(Protocol):
+    """Settings that pseudo classes are fitted with, frame by frame, so that frames can be spread over processes."""
+
+    def choose(self, count: int) -> list[int]:
+        """Which of `count` frames to fit on."""
+        ...
+
+    def describe(
+        self, frame: StereoFrame, disparity: Float32[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"], seed: int
+    ) -> Any:
+        """What fitting needs of one frame."""
+        ...
+
+    def fit_described(self, frames: Sequence[Any], seed: int) -> SemanticModel:
+        """The model of described frames."""
+        ...
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of each part of a frame's work."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Times the block under this name."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 4)
+
+
+@dataclass(frozen=True)
+class DescribeFrame:
+    """Item: (number, record); result: what the semantics need of it to be fitted, None where it cannot be read."""
+
+    dataset: StereoDataset
+    correspondence: CorrespondenceProvider
+    semantics: SemanticMethod
+    seed: int
+
+    def __call__(self, item: tuple[int, FrameRecord]) -> Any:
+        try:
+            frame = self.dataset.frame(item[1])
+        except DataError:
+            return None  # recorded with its reason when the frame's own turn comes
+        return self.semantics.describe(frame, *self.correspondence.disparity(frame), self.seed)
+
+
+@dataclass(frozen=True)
+class LabelFrame:
+    """Item: a pair of records; writes the first frame's instances and classes and gives its line and seconds.
+
+    A frame that cannot be read is a `FrameFailed` (spec-stage1 S8); everything else that goes wrong is raised.
+    """
+
+    dataset: StereoDataset
+    correspondence: CorrespondenceProvider
+    motion: MotionSegmenter
+    model: SemanticModel
+    out: Path
+    seed: int
+    keep_scores: bool
+
+    def __call__(self, pair: Pair) -> tuple[FrameDone | FrameFailed, dict[str, float]]:
+        watch = Stopwatch()
+        try:
+            with watch.part("reading"):
+                clip = self.dataset.clip(pair)
+        except DataError as error:
+            return FrameFailed(pair[0].key, str(error)), {}
+        with watch.part("correspondence"):
+            fields = self.correspondence(clip)
+        with watch.part("motion"):
+            instances = self.motion(clip, fields, self.seed)
+        with watch.part("semantics"):
+            semantic = self.model(clip.first, fields.disparity, fields.disparity_valid)
+        with watch.part("writing"):
+            ids = instances.id_map()
+            files = {
+                "instances": self.out / "instances" / f"{clip.key}.png",
+                "semantics": self.out / "semantics" / f"{clip.key}.png",
+            }
+            write_ids(files["instances"], ids, bits=16)
+            write_semantic(files["semantics"], semantic.classes)
+            if self.keep_scores:
+                files["scores"] = self.out / "scores" / f"{clip.key}.npz"
+                _write_scores(files["scores"], semantic.scores)
+            done = FrameDone(
+                key=clip.key,
+                scores=tuple(float(score) for score in instances.scores),
+                aligned=count_classes(align(semantic.classes, ids), ids, self.model.num_classes),
+                raw=count_classes(semantic.classes, ids, self.model.num_classes),
+                sizes={name: path.stat().st_size for name, path in files.items()},
+            )
+        return done, watch.seconds
+
+
+def _write_scores(path: Path, scores: np.ndarray | None) -> None:
+    if scores is None:
+        raise ConfigError("keep_scores: these semantics give classes but no scores; leave the option out")
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, scores=scores.astype(np.float16))
+
+
+@dataclass(frozen=True)
+class FuseFrame:
+    """Item: (number, record, scores); writes the panoptic PNG of the frame and gives its entry in the index.
+
+    Raises `DataError` where an image of the store is damaged.
+    """
+
+    out: Path
+    root: Path
+    split: ThingStuffSplit
+    settings: FusionSettings
+
+    def __call__(self, item: tuple[int, FrameRecord, tuple[float, ...]]) -> Annotation:
+        _, record, scores = item
+        name = f"{record.key}.png"
+        try:
+            semantic, ids = read_semantic(self.out / "semantics" / name), read_ids(self.out / "instances" / name)
+        except ImageError as error:
+            raise ImageError(f"{error} (delete it and run the same command again)") from error
+        label = fuse(semantic, ids.astype(np.int32), self.split, self.settings)
+        segment_ids, segments = to_segments(label, self.split.things, dict(enumerate(scores, 1)))
+        write_map(self.out / PANOPTIC / name, segment_ids)
+        height, width = ids.shape
+        return Annotation(record.key, name, _image_name(record, self.root), height, width, segments)
+
+
+def _image_name(record: FrameRecord, root: Path) -> str:
+    """The left image, relative to the data set."""
+    if isinstance(record.left, VideoFrame):
+        return f"{os.path.relpath(record.left.path, root)}#{record.left.index}"
+    return os.path.relpath(record.left, root)
