@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,14 +116,16 @@ class Inspection:
 
 def summarise(dataset: StereoDataset) -> tuple[SequenceSummary, ...]:
     """One summary a sequence; opens the header of one image each. Raises `ImageError`."""
-    pairs = [first.sequence for first, _ in dataset.pairs()]
-    gaps = dataset.gaps()
+    pairs = Counter(first.sequence for first, _ in dataset.pairs())
+    gaps: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for gap in dataset.gaps():
+        gaps[gap.sequence].append((gap.before, gap.after))
     return tuple(
         SequenceSummary(
             name=name,
             frames=len(frames),
-            pairs=pairs.count(name),
-            gaps=tuple((gap.before, gap.after) for gap in gaps if gap.sequence == name),
+            pairs=pairs[name],
+            gaps=tuple(gaps[name]),
             size=dataset.source_size(frames[0]),
             calibration=frames[0].calibration,
             calibration_source=frames[0].calibration_source,

@@ -51,7 +51,7 @@ def show(result: Inspection) -> None:
     for finding in result.findings:
         is_long = len(finding.verdict) > MAX_VERDICT
         line = f"{marks[finding.good]}  {finding.subject:{width}}  {finding.value:{values}}"
-        print(f"{line}\n    {'':{width}}  -> {finding.verdict}" if is_long else f"{line}  {finding.verdict}")
+        print(f"{line.rstrip()}\n    {'':{width}}  -> {finding.verdict}" if is_long else f"{line}  {finding.verdict}")
     if result.healthy:
         print(f"\nNext: `cupola pseudo-label {result.root} --out runs/labels`.")
     else:
