@@ -1,0 +1,27 @@
+"""Scores of panoptic maps against truth, usable alone on arrays: matching of pseudo classes, PQ, mIoU, recall.
+
+confusion = ConfusionMatrix(pseudo_classes, len(true_is_thing))
+quality = PanopticQuality(true_is_thing)
+for prediction, target in maps:                  # H x W x 2: (class, instance) of each pixel; outside 0..n-1 is void
+    confusion.update(prediction, target)
+    quality.update(prediction, target)
+assignment = match_classes(confusion.counts, pseudo_is_thing, true_is_thing)
+quality.compute(assignment=assignment).all.pq
+"""
+
+from cupola.evaluation.contingency import Contingency, contingency
+from cupola.evaluation.matching import match_classes
+from cupola.evaluation.panoptic_quality import PanopticMeans, PanopticQuality, PanopticScores, panoptic_scores
+from cupola.evaluation.semantic import ConfusionMatrix, SemanticScores
+
+__all__ = [
+    "ConfusionMatrix",
+    "Contingency",
+    "PanopticMeans",
+    "PanopticQuality",
+    "PanopticScores",
+    "SemanticScores",
+    "contingency",
+    "match_classes",
+    "panoptic_scores",
+]
