@@ -1,0 +1,135 @@
+"""Tests that only real objects pass (findings-motion 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, UInt8
+
+from cupola.geometry.ego_motion import DISPARITY_SIGMA
+from cupola.motion import kernels
+from cupola.motion.objects import MovingObject, odd
+from cupola.motion.scene import Scene
+from cupola.types import StereoClip
+
+LOWEST_PART = 1.0
+"""An object reaches down to this height above the ground [m]: treetops and sky edges do not (findings-motion 6)."""
+
+VERTICAL_SHARE = 0.35
+"""A vertical degree of freedom may not explain more than this share as much again (findings-motion 6)."""
+
+BETTER = 0.9
+"""Photometric error under the object's motion against that under the static scene's, in both second images
+(findings-motion 6: at least 10 % better; 20 % loses one car, 30 % three)."""
+
+NORMALISATION = 9
+"""Side of the box over which grey values are normalised [px at KITTI size]."""
+
+CONTRAST_FLOOR = 4.0
+"""Added to the local standard deviation [grey levels], so that sensor noise is not blown up."""
+
+DIFFERENCE_CAP = 1.5
+"""A pixel's normalised difference is cut here."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Locally normalised grey images: the first left, and the second left and right."""
+
+    first: Float32[np.ndarray, "h w"]
+    second: Float32[np.ndarray, "h w"]
+    second_right: Float32[np.ndarray, "h w"]
+
+
+def normalised(image: UInt8[np.ndarray, "h w 3"], side: int) -> Float32[np.ndarray, "h w"]:
+    """Grey values minus their local mean, over their local deviation."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    mean = cv2.boxFilter(grey, -1, (side, side))
+    square = cv2.boxFilter(grey * grey, -1, (side, side))
+    return np.asarray((grey - mean) / (np.sqrt(np.maximum(square - mean * mean, 0)) + CONTRAST_FLOOR), np.float32)
+
+
+def views(clip: StereoClip, scene: Scene) -> Views:
+    """The three images the proof compares."""
+    side = odd(NORMALISATION, scene)
+    return Views(
+        normalised(clip.first.left, side), normalised(clip.second.left, side), normalised(clip.second.right, side)
+    )
+
+
+def proven(scene: Scene, images: Views, one: MovingObject) -> bool:
+    """Whether the object stands near the ground, moves along it, and is seen where its motion puts it."""
+    return _stands(scene, one.mask) and _stays_on_ground(scene, one) and _is_seen(scene, images, one)
+
+
+def _stands(scene: Scene, mask: Bool[np.ndarray, "h w"]) -> bool:
+    heights = scene.height[mask]
+    heights = heights[np.isfinite(heights)]
+    return len(heights) > 0 and float(np.quantile(heights, 0.05)) <= LOWEST_PART
+
+
+def _stays_on_ground(scene: Scene, one: MovingObject) -> bool:
+    """Compares what a vertical motion adds with what the motion along the ground explains."""
+    ys, xs = (index.astype(np.int32) for index in np.nonzero(one.mask & scene.known))
+
+    def equations(velocity: Float64[np.ndarray, "2"] | None) -> tuple[np.ndarray, np.ndarray, float]:
+        motion = scene.motion(velocity)
+        return kernels.normal_equations(  # type: ignore[no-any-return]
+            ys,
+            xs,
+            scene.flow,
+            scene.moved,
+            scene.disparity,
+            scene.flow_sigma,
+            DISPARITY_SIGMA,
+            motion,
+            scene.rig,
+            scene.basis,
+            25.0,
+        )
+
+    _, _, static = equations(None)
+    normal, right, moving = equations(one.velocity)
+    if np.linalg.det(normal) <= 0:
+        return False
+    gain = float(right @ np.linalg.solve(normal, right))
+    ground = float(right[:2] @ np.linalg.solve(normal[:2, :2], right[:2]))
+    return static > moving and gain - ground <= VERTICAL_SHARE * (static - moving)
+
+
+def _is_seen(scene: Scene, images: Views, one: MovingObject) -> bool:
+    static, moving = (_photometric(scene, images, one.mask, velocity) for velocity in (None, one.velocity))
+    return bool((moving <= BETTER * static).all())
+
+
+def _photometric(
+    scene: Scene, images: Views, mask: Bool[np.ndarray, "h w"], velocity: Float64[np.ndarray, "2"] | None
+) -> Float64[np.ndarray, "2"]:
+    """Mean cut difference of the mask's pixels to the second left and right image under a motion."""
+    ys, xs = np.nonzero(mask & np.isfinite(scene.disparity))
+    x, y, d = project(scene, ys, xs, scene.disparity[ys, xs], velocity)
+    reference = images.first[ys, xs]
+    errors = []
+    for image, column in ((images.second, x), (images.second_right, x - d)):
+        seen = cv2.remap(image, column[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+        errors.append(np.minimum(np.abs(seen - reference), DIFFERENCE_CAP).mean(dtype=np.float64))
+    return np.array(errors)
+
+
+def project(
+    scene: Scene, ys: np.ndarray, xs: np.ndarray, disparity: np.ndarray, velocity: Float64[np.ndarray, "2"] | None
+) -> tuple[Float32[np.ndarray, "n"], Float32[np.ndarray, "n"], Float32[np.ndarray, "n"]]:
+    """Column, row and disparity of pixels in the second frame under a motion [px]."""
+    fx, fy, cx, cy, baseline = scene.rig
+    motion = scene.motion(velocity)
+    rho = disparity.astype(np.float64) / (fx * baseline)
+    rays = np.stack([(xs - cx) / fx, (ys - cy) / fy, np.ones(len(xs))], -1)
+    q = rays @ motion[:, :3].T + rho[:, None] * motion[:, 3]
+    z = np.maximum(q[:, 2], 0.05)
+    return (
+        (fx * q[:, 0] / z + cx).astype(np.float32),
+        (fy * q[:, 1] / z + cy).astype(np.float32),
+        (disparity / z).astype(np.float32),
+    )
