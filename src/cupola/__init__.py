@@ -18,6 +18,7 @@ _HOMES = {
     "predict": "cupola.prediction",
     "pseudo_label": "cupola.pseudo_labels",
     "render": "cupola.data.synthetic",
+    "semantic_maps": "cupola.semantics.command",
     "train": "cupola.training",
 }
 """Where each public name lives; it is imported when first asked for."""
