@@ -73,6 +73,11 @@ def test_rows_of_different_height(tmp_path, vertical):
     )
 
 
+def test_cameras_out_of_step(tmp_path):
+    found = finding(inspect(rig(tmp_path, vertical=8.0), frames=1), "rectification")
+    assert "or the cameras don't expose at one moment" in found.verdict
+
+
 def test_slightly_off(tmp_path):
     found = finding(inspect(rig(tmp_path, vertical=0.75), frames=1), "rectification")
     assert found.good is True
@@ -118,6 +123,12 @@ def test_no_pair_still_measures_the_stereo(tmp_path):
 def test_standing_camera(tmp_path):
     found = finding(inspect(rig(tmp_path, step=0), frames=1), "motion")
     assert "the camera stands" in found.verdict
+
+
+def test_fast_motion(tmp_path):
+    found = finding(inspect(rig(tmp_path, step=18), frames=1), "motion")
+    assert found.good is False
+    assert "a higher frame rate" in found.verdict
 
 
 def test_unrelated_images(tmp_path):

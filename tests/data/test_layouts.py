@@ -357,6 +357,12 @@ class TestFolder:
         assert [gap.before for gap in dataset.gaps()] == [stems[2]]
         assert dataset.records[0].time == pytest.approx(1_403_636_579.76, abs=0.01)
 
+    def test_time_stamps_in_seconds(self, tmp_path):
+        stems = ["1311868164.363181", "1311868164.400000", "1311868164.4368", "1311868165.0"]
+        dataset = open_dataset(trees.folder(tmp_path, stems))
+        assert [record.time for record in dataset.records] == [float(stem) for stem in stems]
+        assert [first.key for first, _ in dataset.pairs()] == stems[:2]
+
     def test_margins(self, tmp_path):
         calibration = trees.CALIBRATION + "margins: {bottom: 0.25, left: 0.1}\n"
         dataset = open_dataset(trees.folder(tmp_path, ["0"], calibration))
@@ -584,6 +590,16 @@ class TestDetection:
             "folder": trees.folder(tmp_path / "own", ["0"]),
         }
         assert {name: detect_layout(root) for name, root in made.items()} == {name: name for name in made}
+
+    def test_a_directory_that_may_not_be_read(self, tmp_path, monkeypatch):
+        trees.folder(tmp_path, ["0"])
+
+        def refuse(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr("cupola.data.listing.os.scandir", refuse)
+        with pytest.raises(DataError, match="may not be read by you; change its permissions"):
+            open_dataset(tmp_path)
 
     def test_opening_reads_no_image(self, tmp_path):
         trees.kitti_odometry(tmp_path, {"00": [0, 1]})

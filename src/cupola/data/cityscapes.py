@@ -21,6 +21,7 @@ from typing import Any
 from cupola.data.dataset import FrameRecord, Margins, StereoDataset
 from cupola.data.listing import Layout, images_by_stem, subdirectories
 from cupola.errors import CalibrationError, DataError, ImageError
+from cupola.progress import progress
 from cupola.types import Calibration
 
 MARGINS = Margins(top=0.05, bottom=0.20, left=96 / 2048, right=96 / 2048)
@@ -174,7 +175,8 @@ def read(root: Path) -> StereoDataset:
     """Lists Cityscapes. Raises `ImageError` where no left image has a right one, `CalibrationError` for a frame without
     a camera file, `DataError` for a strange name."""
     missing: list[tuple[Path, Path]] = []
-    records = tuple(record for city in _cities(root) for record in _read_city(city, missing))
+    cities = progress(_cities(root), "listing")
+    records = tuple(record for city in cities for record in _read_city(city, missing))
     if missing and not records:
         raise ImageError(f"{missing[0][1]} is missing and so is every other right image; unpack the right images there")
     notes: tuple[str, ...] = ()

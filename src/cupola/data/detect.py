@@ -46,6 +46,14 @@ def open_dataset(root: Path, layout: str = "auto", scale: float = 1.0) -> Stereo
         raise DataError(f"{root} does not exist; name the directory of a data set")
     if not root.is_dir():
         raise DataError(f"{root} is not a directory; name the directory that holds the data set")
+    try:
+        dataset = _read(root, layout)
+    except PermissionError as error:
+        raise DataError(f"{error.filename} may not be read by you; change its permissions") from error
+    return dataclasses.replace(dataset, scale=scale)
+
+
+def _read(root: Path, layout: str) -> StereoDataset:
     if not any(root.iterdir()):
         raise DataError(f"{root} is empty; name the directory that holds the data set")
     name = detect_layout(root) if layout == "auto" else layout
@@ -54,4 +62,4 @@ def open_dataset(root: Path, layout: str = "auto", scale: float = 1.0) -> Stereo
     dataset = LAYOUTS[name].read(root)
     if not dataset.records:
         raise DataError(f"{root} is in layout {name} but holds no stereo frame; fill it or name another directory")
-    return dataclasses.replace(dataset, scale=scale)
+    return dataset

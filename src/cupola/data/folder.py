@@ -21,14 +21,15 @@
       bottom: 0.1      # top, bottom, left, right; the same for all sequences
 
 Frames are numbered by the last number in their name; only consecutive numbers are taken as neighbours in time. Names
-that end in a time stamp of 13, 16 or 19 digits (ms, us, ns) are numbered in order, and a step of more than one and a
-half usual steps is a gap. Keys are `<sequence>_<name>`, or `<name>` where ROOT itself is the sequence. There are no
-margins unless `calibration.yaml` gives them.
+that end in a time stamp (13, 16 or 19 digits: ms, us, ns; or seconds, as in 1311868164.363181) are numbered in order,
+and a step of more than one and a half usual steps is a gap. Keys are `<sequence>_<name>`, or `<name>` where ROOT itself
+is the sequence. There are no margins unless `calibration.yaml` gives them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -171,19 +172,31 @@ def _video_entries(left: Path, right: Path | None, fps: float | None, notes: lis
         yield _Entry(f"{i:06d}", i, VideoFrame(left, i), VideoFrame(right, i), i / rate if rate else None)
 
 
+def _time_stamp(stem: str) -> float | None:
+    """Seconds since 1970 at the end of a name, if there are any."""
+    seconds = re.search(r"(?<![0-9])[0-9]{9,10}\.[0-9]+$", stem)
+    if seconds:
+        return float(seconds[0])
+    digits = re.search(r"[0-9]+$", stem)
+    unit = _STAMP_UNITS.get(len(digits[0])) if digits else None
+    return int(digits[0]) * unit if digits and unit else None
+
+
 def _image_entries(folder: Path, fps: float | None) -> Iterator[_Entry]:
     images = match_images(folder / "left", folder / "right")
+    stamps = {stem: stamp for stem, *_ in images if (stamp := _time_stamp(stem)) is not None}
+    if len(stamps) == len(images):
+        images.sort(key=lambda image: stamps[image[0]])
+        for i, (stem, left, right) in enumerate(images):
+            yield _Entry(stem, i, left, right, stamps[stem])
+        return
     seen: dict[int, Path] = {}
-    for i, (stem, left, right) in enumerate(images):
+    for stem, left, right in images:
         number = frame_number(stem, left)
-        time = number / fps if fps else None
-        unit = _STAMP_UNITS.get(len(str(number)))
-        if unit is not None:
-            number, time = i, number * unit
         if number in seen:
             raise DataError(f"{seen[number]} and {left} both have frame number {number}; put them into two sequences")
         seen[number] = left
-        yield _Entry(stem, number, left, right, time)
+        yield _Entry(stem, number, left, right, number / fps if fps else None)
 
 
 def _moving(folder: Path) -> dict[str, frozenset[int]]:

@@ -19,6 +19,7 @@ from cupola.data.dataset import FrameRecord, Margins, StereoDataset
 from cupola.data.kitti_calibration import read_kitti_calibration
 from cupola.data.listing import Layout, frame_number, match_images, subdirectories
 from cupola.errors import DataError
+from cupola.progress import progress
 
 CALIBRATION_DRIVES = frozenset(
     {
@@ -96,7 +97,7 @@ def read(root: Path) -> StereoDataset:
     """Lists KITTI raw. Raises `DataError`, `CalibrationError` or `ImageError` naming what is missing."""
     records: list[FrameRecord] = []
     notes: list[str] = []
-    for drive in _drives(root):
+    for drive in progress(_drives(root), "listing"):
         name = drive.resolve().name
         if name.removesuffix("_sync") in CALIBRATION_DRIVES:
             notes.append(f"{name} shows only a checkerboard and is left out")
