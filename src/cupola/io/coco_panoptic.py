@@ -72,7 +72,7 @@ def to_segments(
     packed += np.where(known & is_thing, panoptic.instances, 0)
     values, inverse, areas = np.unique(packed, return_inverse=True, return_counts=True)
     ids = np.zeros(len(values), np.int32)
-    segments = []
+    segments: list[Segment] = []
     for position, (value, area) in enumerate(zip(values.tolist(), areas.tolist(), strict=True)):
         if value == 0:
             continue
@@ -84,7 +84,7 @@ def to_segments(
 
 
 def from_segments(ids: Int32[np.ndarray, "h w"], segments: Sequence[Segment]) -> PanopticMap:
-    """The panoptic map of segment ids; ids without a description are void. Instance ids are the segment ids of things."""
+    """The panoptic map of segment ids; ids without a description are void. Instances keep the segment ids of things."""
     known, inverse = np.unique(ids, return_inverse=True)
     described = {segment.id: segment for segment in segments}
     found = [described.get(int(value)) for value in known]
@@ -127,7 +127,7 @@ def write_index(
 
 
 def read_index(path: Path) -> tuple[tuple[Annotation, ...], tuple[Category, ...]]:
-    """Reads panoptic.json as written here or by others. Raises `StoreError` naming the file and what is wrong with it."""
+    """Reads panoptic.json as written here or by others. Raises `StoreError` naming the file and what is wrong."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         categories = tuple(
