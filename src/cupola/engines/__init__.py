@@ -22,7 +22,15 @@ Result = TypeVar("Result")
 
 @runtime_checkable
 class Engine(Protocol):
-    """Anything that maps a function over items."""
+    """Anything that maps a function over items; a context manager that holds what it needs for several maps."""
+
+    def __enter__(self) -> Engine:
+        """Starts nothing yet."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """Ends what was started."""
+        ...
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item]

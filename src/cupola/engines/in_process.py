@@ -14,6 +14,12 @@ Result = TypeVar("Result")
 class InProcess:
     """Maps in this process, OpenCV on one thread as in `Processes`: some of its results depend on how many it has."""
 
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item]
     ) -> Generator[tuple[Item, Result], None, None]:

@@ -35,12 +35,28 @@ _END = object()
 
 
 class Processes:
-    """Maps over `count` worker processes; a worker gets its next item when it has given back the last."""
+    """Maps over `count` worker processes; a worker gets its next item when it has given back the last.
+
+    A context manager: the workers start with the first map, serve the following ones too, and end with the block. A map
+    that is left early, by an exception or by closing its generator, ends them at once.
+    """
 
     def __init__(self, count: int) -> None:
         if count < 1:
             raise ConfigError(f"a pool needs at least one process, not {count}")
         self.count = count
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers."""
+        while self._workers:
+            self._workers.pop().end()
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item]
@@ -51,15 +67,14 @@ class Processes:
         `ConfigError` where the function cannot be sent to another process.
         """
         payload = _pickled_function(function)
+        self._workers = self._workers or [_Worker() for _ in range(self.count)]
         source = _Source(items)
         done: queue.Queue[Any] = queue.Queue(maxsize=2 * self.count)
-        workers = [_Worker(payload) for _ in range(self.count)]
         stop = threading.Event()
-        threads = [threading.Thread(target=_feed, args=(worker, source, done, stop), daemon=True) for worker in workers]
+        running = self.count
         try:
-            for thread in threads:
-                thread.start()
-            running = self.count
+            for worker in self._workers:
+                threading.Thread(target=_feed, args=(worker, payload, source, done, stop), daemon=True).start()
             while running:
                 entry = done.get()
                 if entry is _END:
@@ -69,9 +84,9 @@ class Processes:
                 else:
                     yield entry
         finally:
-            stop.set()
-            for worker in workers:
-                worker.end()
+            if running:
+                stop.set()
+                self.close()
 
 
 def _pickled_function(function: Callable[..., Any]) -> bytes:
@@ -98,7 +113,7 @@ class _Source:
 class _Worker:
     """A worker process and the pipe to it."""
 
-    def __init__(self, function: bytes) -> None:
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from cupola.engines.worker import main; main()"],
             stdin=subprocess.PIPE,
@@ -106,22 +121,21 @@ class _Worker:
             env=os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,
         )
-        self._function = function
 
-    def start(self) -> None:
-        self._send(pickle.dumps(sys.path))
-        self._send(self._function)
+    def begin(self, function: bytes) -> None:
+        """Makes this the function of the following calls."""
+        self._send(("function", sys.path, function))
 
-    def _send(self, content: bytes) -> None:
+    def _send(self, message: tuple[Any, ...]) -> None:
         assert self._process.stdin is not None
-        pickle.dump(content, self._process.stdin)
+        pickle.dump(message, self._process.stdin, pickle.HIGHEST_PROTOCOL)
         self._process.stdin.flush()
 
     def call(self, item: Any) -> Any:
         """The result of one item, or the `Failure` that came instead. Raises `EOFError`, `BrokenPipeError` where the
         process has ended."""
         assert self._process.stdout is not None
-        self._send(pickle.dumps(item, pickle.HIGHEST_PROTOCOL))
+        self._send(("item", pickle.dumps(item, pickle.HIGHEST_PROTOCOL)))
         return pickle.load(self._process.stdout)
 
     def end(self) -> None:
@@ -139,10 +153,10 @@ class _Worker:
         return f"by signal {-code}" if code < 0 else f"with exit code {code}"
 
 
-def _feed(worker: _Worker, source: _Source, done: queue.Queue[Any], stop: threading.Event) -> None:
+def _feed(worker: _Worker, function: bytes, source: _Source, done: queue.Queue[Any], stop: threading.Event) -> None:
     """Passes items to one worker and its results on, until there are none left."""
     try:
-        worker.start()
+        worker.begin(function)
         while not stop.is_set() and (item := source.next()) is not _END:
             result = worker.call(item)
             _put(done, result.exception() if isinstance(result, Failure) else (item, result), stop)

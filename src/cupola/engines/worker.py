@@ -10,7 +10,7 @@ import pickle
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,19 @@ def _failure(error: Exception) -> Failure:
 
 
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:
-    """Answers until the input ends. The first two messages are the module path and the function."""
+    """Answers until the input ends. A message is ("function", module path, pickled function) or ("item", pickled item);
+    what is inside is unpickled apart, so that an error there is an answer too."""
+    content, function = b"", None
     try:
-        sys.path[:] = pickle.loads(pickle.load(source))
-        content = pickle.load(source)
-        function: Any = None
         while True:
-            item = pickle.loads(pickle.load(source))
+            message = pickle.load(source)
+            if message[0] == "function":
+                _, sys.path[:], content = message
+                function = None
+                continue
             try:
-                if function is None:
-                    function = pickle.loads(content)
-                result = function(item)
-                answer = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+                function = function or pickle.loads(content)
+                answer = pickle.dumps(function(pickle.loads(message[1])), pickle.HIGHEST_PROTOCOL)
             except Exception as error:  # passed on whole: the parent raises it
                 answer = pickle.dumps(_failure(error), pickle.HIGHEST_PROTOCOL)
             sink.write(answer)

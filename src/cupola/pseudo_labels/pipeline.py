@@ -18,7 +18,7 @@ from cupola import __version__
 from cupola.config import plain, save_config
 from cupola.correspondence import ClassicalCorrespondence, CorrespondenceProvider
 from cupola.data import StereoDataset, open_dataset
-from cupola.engines import choose_engine, in_order
+from cupola.engines import Engine, choose_engine, in_order
 from cupola.errors import ConfigError, DataError
 from cupola.io.coco_panoptic import Category, write_index
 from cupola.motion import EgoMotionSegmenter, MotionSegmenter
@@ -56,6 +56,10 @@ Result = TypeVar("Result")
 
 MAX_FAILED_SHARE = 0.5
 """A run of which a larger share of frames fails is given up: its input is wrong, not single frames."""
+
+
+FUSED_IN_PASSING = 100
+"""Fusing so many frames takes about as long as starting one more worker (20 ms against 2 s)."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def pseudo_label(
 
 def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
     """`pseudo_label` with any parts that fulfil the protocols; `arguments` are those of `pseudo_label`."""
-    out, fusion, workers = arguments["out"], arguments["fusion"], arguments["workers"]
+    out = arguments["out"]
     dataset = open_dataset(arguments["data"], arguments["layout"], arguments["scale"])
     pairs = chosen_pairs(dataset, arguments["every"], arguments["limit"])
     other = None if arguments["classes_from"] is None else LabelStore.open(arguments["classes_from"])
@@ -135,17 +139,20 @@ def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
         begin(out, _manifest(parts, dataset, pairs, arguments))
         save_config(out / "config.yaml", **arguments)
         entries = _resumed(out, [first.key for first, _ in pairs])
-        unread = replace(dataset, records=())  # the frames travel with the pairs
-        model = _fitted(parts, unread, pairs, arguments, None if other is None else other.path)
-        task = LabelFrame(
-            unread, parts.correspondence, parts.motion, model, out, arguments["seed"], arguments["keep_scores"]
-        )
         missing = [pair for pair in pairs if not isinstance(entries.get(pair[0].key), FrameDone)]
-        entries |= _label_frames(task, missing, workers, len(pairs))
-        _require_most(entries)
-        if missing:
-            write_frames(out, [entries[first.key] for first, _ in pairs])
-        _fuse_frames(out, dataset, entries, model.num_classes, fusion, other, workers, anew=bool(missing))
+        with choose_engine(arguments["workers"], max(len(missing), len(pairs) // FUSED_IN_PASSING)) as engine:
+            unread = replace(dataset, records=())  # the frames travel with the pairs
+            model = _fitted(parts, unread, pairs, arguments, None if other is None else other.path, engine)
+            task = LabelFrame(
+                unread, parts.correspondence, parts.motion, model, out, arguments["seed"], arguments["keep_scores"]
+            )
+            entries |= _label_frames(task, missing, engine, len(pairs))
+            _require_most(entries)
+            if missing:
+                write_frames(out, [entries[first.key] for first, _ in pairs])
+            fusion = Fusion(dataset, entries, model.num_classes, arguments["fusion"], other)
+            if missing or not fusion.is_there(out):
+                fusion.write(out, engine)
     return LabelStore.open(out)
 
 
@@ -207,7 +214,12 @@ def _files_are_whole(out: Path, entry: FrameDone) -> bool:
 
 
 def _fitted(
-    parts: Parts, dataset: StereoDataset, pairs: Sequence[Pair], arguments: Mapping[str, Any], other: Path | None
+    parts: Parts,
+    dataset: StereoDataset,
+    pairs: Sequence[Pair],
+    arguments: Mapping[str, Any],
+    other: Path | None,
+    engine: Engine,
 ) -> SemanticModel:
     """The pseudo classes: read from the store where an earlier run fitted them, taken from another store, or fitted.
 
@@ -223,7 +235,7 @@ def _fitted(
     numbers = parts.semantics.choose(len(pairs))
     items = [(position, pairs[number][0]) for position, number in enumerate(numbers)]
     task = DescribeFrame(dataset, parts.correspondence, parts.semantics, seed)
-    done = _map(task, items, arguments["workers"], "fitting pseudo classes", len(items))
+    done = _map(engine, task, items, "fitting pseudo classes", len(items))
     described = [one for one in in_order((item[0], one) for item, one in done) if one is not None]
     if not described:
         raise DataError(f"none of {len(items)} frames of {dataset.root} can be read; `cupola inspect` tells more")
@@ -233,23 +245,23 @@ def _fitted(
 
 
 def _map(
-    task: Callable[[Item], Result], items: Sequence[Item], workers: int, title: str, total: int
+    engine: Engine, task: Callable[[Item], Result], items: Sequence[Item], title: str, total: int
 ) -> Iterable[tuple[Item, Result]]:
     """Results as they are done, with a progress bar; whatever ends the loop ends the workers."""
     if not items:
         return
-    with closing(choose_engine(workers, len(items)).map(task, items)) as done:
+    with closing(engine.map(task, items)) as done:
         yield from progress(done, title, total, total - len(items))
 
 
 def _label_frames(
-    task: LabelFrame, missing: Sequence[Pair], workers: int, total: int
+    task: LabelFrame, missing: Sequence[Pair], engine: Engine, total: int
 ) -> dict[str, FrameDone | FrameFailed]:
     """Labels the missing frames, each written down as soon as it is done. Raises `DataError` once so many have failed
     that the run can no longer succeed."""
     entries: dict[str, FrameDone | FrameFailed] = {}
     failed = 0
-    for _, (entry, seconds) in _map(task, missing, workers, "labelling frames", total):
+    for _, (entry, seconds) in _map(engine, task, missing, "labelling frames", total):
         append_frame(task.out, entry)
         if isinstance(entry, FrameFailed):
             failed += 1
@@ -278,41 +290,45 @@ def _require_most(entries: Mapping[str, FrameDone | FrameFailed], total: int | N
         )
 
 
-def _fuse_frames(
-    out: Path,
-    dataset: StereoDataset,
-    entries: Mapping[str, FrameDone | FrameFailed],
-    num_classes: int,
-    settings: FusionSettings,
-    other: LabelStore | None,
-    workers: int,
-    anew: bool,
-) -> None:
-    """Splits things from stuff and writes the panoptic files, unless they are there with the same settings.
+@dataclass(frozen=True)
+class Fusion:
+    """The last step: split things from stuff and write the panoptic files. other: the store whose split is taken."""
 
-    panoptic.json goes first and comes last: a store without it is not finished.
-    """
-    done = {key: entry for key, entry in entries.items() if isinstance(entry, FrameDone)}
-    counts = _counts(done.values(), num_classes, settings) if other is None else other.counts
-    index = out / PANOPTIC_INDEX
-    if not anew and index.exists() and read_json(out / STATISTICS).get("fusion") == plain(settings):
-        return
-    index.unlink(missing_ok=True)
-    split = split_classes(counts, settings.threshold, settings.measure)
-    write_statistics(
-        out / STATISTICS, counts, split, settings, len(done), "this store" if other is None else str(other.path)
-    )
-    records = [record for record in dataset.records if record.key in done]
-    items = [(number, record, done[record.key].scores) for number, record in enumerate(records)]
-    task = FuseFrame(out, dataset.root, split, settings)
-    fused = _map(task, items, workers, "fusing", len(items))
-    annotations = list(in_order((item[0], annotation) for item, annotation in fused))
-    colors = class_palette(num_classes)
-    categories = [Category(k, f"class {k}", k in split.things, colors[k]) for k in range(num_classes)]
-    info = {"description": "pseudo labels made by cupola from stereo video", "version": __version__}
-    write_index(index, annotations, categories, info)
+    dataset: StereoDataset
+    entries: Mapping[str, FrameDone | FrameFailed]
+    num_classes: int
+    settings: FusionSettings
+    other: LabelStore | None
 
+    @property
+    def done(self) -> dict[str, FrameDone]:
+        return {key: entry for key, entry in self.entries.items() if isinstance(entry, FrameDone)}
 
-def _counts(done: Iterable[FrameDone], num_classes: int, settings: FusionSettings) -> ClassStatistics:
-    """Counts over all frames, after alignment unless that is ablated."""
-    return summed((entry.aligned if settings.align else entry.raw for entry in done), num_classes)
+    def counts(self) -> ClassStatistics:
+        """Counts over all frames, after alignment unless that is ablated; or those of the other store."""
+        if self.other is not None:
+            return self.other.counts
+        frames = self.done.values()
+        return summed((entry.aligned if self.settings.align else entry.raw for entry in frames), self.num_classes)
+
+    def is_there(self, out: Path) -> bool:
+        """Whether the store's panoptic files are of these settings."""
+        if not (out / PANOPTIC_INDEX).exists():
+            return False
+        return bool(read_json(out / STATISTICS).get("fusion") == plain(self.settings))
+
+    def write(self, out: Path, engine: Engine) -> None:
+        """panoptic.json goes first and comes last: a store without it is not finished."""
+        index, done, counts = out / PANOPTIC_INDEX, self.done, self.counts()
+        index.unlink(missing_ok=True)
+        split = split_classes(counts, self.settings.threshold, self.settings.measure)
+        source = "this store" if self.other is None else str(self.other.path)
+        write_statistics(out / STATISTICS, counts, split, self.settings, len(done), source)
+        records = [record for record in self.dataset.records if record.key in done]
+        items = [(number, record, done[record.key].scores) for number, record in enumerate(records)]
+        fused = _map(engine, FuseFrame(out, self.dataset.root, split, self.settings), items, "fusing", len(items))
+        annotations = list(in_order((item[0], annotation) for item, annotation in fused))
+        colors = class_palette(self.num_classes)
+        categories = [Category(k, f"class {k}", k in split.things, colors[k]) for k in range(self.num_classes)]
+        info = {"description": "pseudo labels made by cupola from stereo video", "version": __version__}
+        write_index(index, annotations, categories, info)
