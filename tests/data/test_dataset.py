@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cupola.data import FrameRecord, Margins, StereoDataset, open_dataset
-from cupola.data.dataset import resize_image
+from cupola.data.resizing import resize_ids, resize_image
 from cupola.data.truth import decode_truth
 from cupola.errors import ConfigError, ImageError
 from cupola.io import write_ids
@@ -189,6 +189,16 @@ def test_decoding_kitti_ids():
     names = [CITYSCAPES_19.names[c] if c != VOID else None for c in truth.classes[0]]
     assert names == [None, "road", "person", "car", "car", "road"]
     assert truth.instances[0].tolist() == [0, 0, 0, 26003, 0, 0]
+
+
+@given(height=st.integers(1, 30), width=st.integers(1, 30), scale=st.floats(0.2, 2.0))
+def test_resized_ids_are_those_of_the_nearest_pixel(height, width, scale):
+    resized = resize_ids(np.arange(height * width).reshape(height, width), scale)
+    assert resized.shape == (max(1, round(height * scale)), max(1, round(width * scale)))
+    for axis, (found, old) in enumerate(zip(np.divmod(resized, width), (height, width), strict=True)):
+        new = resized.shape[axis]
+        wanted = (np.arange(new) + 0.5) * old / new - 0.5  # half-pixel rule
+        assert np.abs(found - (wanted[:, None] if axis == 0 else wanted)).max() <= 0.5 + 1e-9
 
 
 def test_truth_at_scale_keeps_ids(tmp_path):

@@ -53,6 +53,7 @@ def show(result: Inspection) -> None:
         line = f"{marks[finding.good]}  {finding.subject:{width}}  {finding.value:{values}}"
         print(f"{line.rstrip()}\n    {'':{width}}  -> {finding.verdict}" if is_long else f"{line}  {finding.verdict}")
     if result.healthy:
-        print(f"\nNext: `cupola pseudo-label {result.root} --out runs/labels`.")
+        scale = f" --scale {result.scale:g}" if result.scale != 1 else ""
+        print(f"\nNext: `cupola pseudo-label {result.root} --out runs/labels{scale}`.")
     else:
         print("\nLook at what is marked !! first.")

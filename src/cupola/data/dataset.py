@@ -11,10 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from cupola.data.resizing import resize_image
 from cupola.data.truth import read_truth
 from cupola.errors import ConfigError, DataError, ImageError
 from cupola.io import image_size, read_rgb
@@ -226,16 +226,3 @@ def _neighbours(frames: tuple[FrameRecord, ...]) -> list[tuple[tuple[FrameRecord
         return first.time is None or second.time is None or 0 < second.time - first.time <= longest
 
     return [(pair, consecutive(*pair)) for pair in pairs]
-
-
-def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
-    """(height, width) [px] of an image of this size after a resize by `scale`."""
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def resize_image(image: UInt8[np.ndarray, "h w 3"], scale: float) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Resizes by `scale` with pixel centres kept: area filter when shrinking (spec-stage1 S3), linear when growing."""
-    height, width = scaled_size(image.shape[0], image.shape[1], scale)
-    if (height, width) == image.shape[:2]:
-        return image
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

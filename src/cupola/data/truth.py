@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Integer
 
+from cupola.data.resizing import resize_ids
 from cupola.io import read_ids
 from cupola.taxonomy import Taxonomy
 from cupola.types import VOID, PanopticMap
@@ -38,10 +38,4 @@ def decode_truth(ids: Integer[np.ndarray, "h w"], taxonomy: Taxonomy, base: int 
 
 def read_truth(path: Path, taxonomy: Taxonomy, base: int = INSTANCE_BASE, scale: float = 1.0) -> PanopticMap:
     """Reads and decodes an image of ids, resized by `scale` to the nearest pixel. Raises `ImageError`."""
-    ids = read_ids(path)
-    height, width = (max(1, round(side * scale)) for side in ids.shape)
-    if (height, width) != ids.shape:
-        # OpenCV resizes no int32; float32 holds ids below 2^24 exactly, and files hold at most 16 bits
-        resized = cv2.resize(ids.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        ids = resized.astype(np.int32)
-    return decode_truth(ids, taxonomy, base)
+    return decode_truth(resize_ids(read_ids(path), scale), taxonomy, base)
