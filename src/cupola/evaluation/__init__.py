@@ -12,16 +12,25 @@ quality.compute(assignment=assignment).all.pq
 from cupola.evaluation.contingency import Contingency, contingency
 from cupola.evaluation.matching import match_classes
 from cupola.evaluation.panoptic_quality import PanopticMeans, PanopticQuality, PanopticScores, panoptic_scores
+from cupola.evaluation.protocol import ObjectCounts, Recall, count_objects
 from cupola.evaluation.semantic import ConfusionMatrix, SemanticScores
+from cupola.evaluation.summary import Evaluation, EvaluationSettings, MatchedScores, evaluate_maps
 
 __all__ = [
     "ConfusionMatrix",
     "Contingency",
+    "Evaluation",
+    "EvaluationSettings",
+    "MatchedScores",
+    "ObjectCounts",
     "PanopticMeans",
     "PanopticQuality",
     "PanopticScores",
+    "Recall",
     "SemanticScores",
     "contingency",
+    "count_objects",
+    "evaluate_maps",
     "match_classes",
     "panoptic_scores",
 ]

@@ -74,12 +74,12 @@ def without_small_things(table: Contingency, is_thing: Bool[np.ndarray, "c"], mi
     segments, index = np.unique(table.true, axis=0, return_inverse=True)
     index = index.reshape(-1)
     area = np.bincount(index, table.areas, len(segments))
-    small = (area < min_area) & (segments[:, 1] > 0) & _thing(segments[:, 0], is_thing)
+    small = (area < min_area) & (segments[:, 1] > 0) & thing_classes(segments[:, 0], is_thing)
     true = np.where(small[index][:, None], np.array([VOID, 0]), table.true)
     return Contingency(table.predicted, true, table.areas, table.crowd & ~small[index])
 
 
-def _thing(classes: Int64[np.ndarray, "n"], is_thing: Bool[np.ndarray, "c"]) -> Bool[np.ndarray, "n"]:
+def thing_classes(classes: Int64[np.ndarray, "n"], is_thing: Bool[np.ndarray, "c"]) -> Bool[np.ndarray, "n"]:
     """Whether each class is a thing; classes outside 0..c-1 are not."""
     inside = (classes >= 0) & (classes < len(is_thing))
     return np.asarray(inside & np.append(is_thing, False)[np.where(inside, classes, len(is_thing))])
@@ -95,5 +95,5 @@ def segments_of(
         inside = (classes >= 0) & (classes < len(assignment))
         classes = np.append(assignment, VOID)[np.where(inside, classes, len(assignment))]
     known = (classes >= 0) & (classes < len(is_thing))
-    instances = np.where(_thing(classes, is_thing), segments[:, 1], 0)
+    instances = np.where(thing_classes(classes, is_thing), segments[:, 1], 0)
     return np.stack([np.where(known, classes, VOID), instances], -1)

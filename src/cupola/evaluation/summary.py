@@ -1,0 +1,242 @@
+"""All that is said about one set of predictions: matching, scores in both protocols, recall of objects, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from cupola.evaluation.contingency import Contingency, contingency, without_small_things
+from cupola.evaluation.matching import match_classes
+from cupola.evaluation.panoptic_quality import PanopticMeans, PanopticScores, panoptic_scores
+from cupola.evaluation.protocol import ObjectCounts, Recall, count_objects
+from cupola.evaluation.semantic import ConfusionMatrix, SemanticScores, confusion_of
+from cupola.taxonomy import Taxonomy
+from cupola.types import PanopticMap
+
+Judged = tuple[str, PanopticMap, PanopticMap, frozenset[int] | None]
+"""Key, prediction (pseudo classes), truth (classes of a taxonomy), and the true instances that move (None: unknown)."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What counts. All areas in pixels.
+
+    min_thing_area: smaller true things are void, neither missed nor found (the demo takes 64);
+    recall_area: true things of at least this size are asked for by the recall of objects;
+    minimum_iou: class overlap that a pair of the careful matching must exceed (findings-demo took 0.1).
+    """
+
+    min_thing_area: int = 0
+    recall_area: int = 100
+    minimum_iou: float = 0.1
+
+
+@dataclass(frozen=True)
+class MatchedScores:
+    """Scores under one matching. assignment: class of each pseudo class for PQ (things and stuff apart),
+    semantic_assignment: for mIoU and accuracy (all together); `VOID` = stands for nothing.
+
+    The published protocol forgives void in the prediction, the standard one does not.
+    """
+
+    assignment: Int64[np.ndarray, "p"]
+    semantic_assignment: Int64[np.ndarray, "p"]
+    standard: PanopticScores
+    published: PanopticScores
+    semantic_standard: SemanticScores
+    semantic_published: SemanticScores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_maps` found.
+
+    matched: by the paper's matching (Hungarian, then largest overlap; classes absent from the truth left out);
+    careful: without Hungarian pairs that hardly overlap; the difference is what the "matching trap" costs.
+    fixed: the assignment was given, so both are the same. void_share: share of the judged pixels predicted void.
+    """
+
+    keys: tuple[str, ...]
+    taxonomy: Taxonomy
+    pseudo_is_thing: Bool[np.ndarray, "p"]
+    settings: EvaluationSettings
+    matched: MatchedScores
+    careful: MatchedScores
+    objects: ObjectCounts
+    void_share: float
+    fixed: bool = False
+
+    def table(self) -> str:
+        """The scores as text: both protocols, the matching trap, recall, and a line a class."""
+        return "\n".join([self._heading(), *_score_lines(self), "", *_recall_lines(self), "", *_class_lines(self)])
+
+    def _heading(self) -> str:
+        frames = f"{len(self.keys)} frame" + ("s" if len(self.keys) != 1 else "")
+        how = "by a given assignment" if self.fixed else "as in the paper"
+        return (
+            f"{frames}, {len(self.pseudo_is_thing)} pseudo classes matched {how} to {len(self.taxonomy)} classes, "
+            f"{100 * self.void_share:.1f} % of the pixels predicted void; all figures in %\n"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON; undefined figures are null."""
+        plain = {
+            "frames": list(self.keys),
+            "classes": list(self.taxonomy.names),
+            "is_thing": list(self.taxonomy.is_thing),
+            "pseudo_is_thing": self.pseudo_is_thing,
+            "settings": self.settings,
+            "matched": self.matched,
+            "careful": self.careful,
+            "objects": self.objects,
+            "void_share": self.void_share,
+            "assignment_given": self.fixed,
+        }
+        return {name: _plain(value) for name, value in plain.items()}
+
+
+def evaluate_maps(
+    maps: Iterable[Judged],
+    taxonomy: Taxonomy,
+    pseudo_is_thing: Bool[np.ndarray, "p"],
+    settings: EvaluationSettings = EvaluationSettings(),
+    assignment: Int64[np.ndarray, "p"] | None = None,
+) -> Evaluation:
+    """Scores predictions in pseudo classes 0..p-1 against truth in the classes of `taxonomy`.
+
+    The pseudo classes are matched over all maps together; `assignment` (class of each pseudo class) replaces the
+    matching. True pixels of a thing class without instance are crowds in the standard protocol. Maps are taken one at a
+    time and not kept. Raises `ValueError` where a prediction and its truth differ in size.
+    """
+    is_thing = np.array(taxonomy.is_thing, bool)
+    keys: list[str] = []
+    images: list[Contingency] = []
+    moving: list[frozenset[int] | None] = []
+    crowds = [(int(c), 0) for c in np.flatnonzero(is_thing)]
+    for key, prediction, target, movers in maps:
+        if prediction.classes.shape != target.classes.shape:
+            raise ValueError(f"{key}: prediction {prediction.classes.shape} and truth {target.classes.shape} differ")
+        table = contingency(prediction.stacked(), target.stacked(), crowds)
+        keys.append(key)
+        images.append(without_small_things(table, is_thing, settings.min_thing_area))
+        moving.append(movers)
+    confusion = confusion_of(images, len(pseudo_is_thing), len(taxonomy))
+
+    def scores(minimum_iou: float) -> MatchedScores:
+        if assignment is not None:
+            return _matched(images, is_thing, confusion, assignment, assignment)
+        return _matched(
+            images,
+            is_thing,
+            confusion,
+            match_classes(confusion.counts, pseudo_is_thing, is_thing, drop_absent=True, minimum_iou=minimum_iou),
+            match_classes(confusion.counts, drop_absent=True, minimum_iou=minimum_iou),
+        )
+
+    matched = scores(0.0)
+    void = confusion.predicted_void.sum()
+    judged = confusion.counts.sum() + void
+    return Evaluation(
+        tuple(keys),
+        taxonomy,
+        pseudo_is_thing,
+        settings,
+        matched,
+        scores(settings.minimum_iou),
+        count_objects(zip(images, moving, strict=True), is_thing, pseudo_is_thing, settings.recall_area),
+        float(void / judged) if judged else float("nan"),
+        assignment is not None,
+    )
+
+
+def _matched(
+    images: list[Contingency],
+    is_thing: Bool[np.ndarray, "c"],
+    confusion: ConfusionMatrix,
+    assignment: Int64[np.ndarray, "p"],
+    semantic_assignment: Int64[np.ndarray, "p"],
+) -> MatchedScores:
+    return MatchedScores(
+        assignment,
+        semantic_assignment,
+        panoptic_scores(images, is_thing, "standard", assignment),
+        panoptic_scores(images, is_thing, "published", assignment),
+        confusion.compute(semantic_assignment, "standard"),
+        confusion.compute(semantic_assignment, "published"),
+    )
+
+
+def _percent(value: float, width: int = 7) -> str:
+    return f"{'-':>{width}}" if np.isnan(value) else f"{100 * value:{width}.1f}"
+
+
+def _score_lines(result: Evaluation) -> list[str]:
+    head = f"{'':34}{'PQ':>7}{'SQ':>7}{'RQ':>7}{'things':>9}{'stuff':>7}{'mIoU':>9}{'acc.':>7}"
+    rows = [
+        ("published protocol", result.matched.published, result.matched.semantic_published),
+        ("standard protocol", result.matched.standard, result.matched.semantic_standard),
+    ]
+    if not result.fixed:
+        note = f"  only pairs of IoU > {result.settings.minimum_iou:g}"
+        rows.insert(1, (note, result.careful.published, result.careful.semantic_published))
+        rows.append((note, result.careful.standard, result.careful.semantic_standard))
+    lines = [head]
+    for name, panoptic, semantic in rows:
+        lines.append(
+            f"{name:34}{_percent(panoptic.all.pq)}{_percent(panoptic.all.sq)}{_percent(panoptic.all.rq)}"
+            f"{_percent(panoptic.things.pq, 9)}{_percent(panoptic.stuff.pq)}"
+            f"{_percent(semantic.miou, 9)}{_percent(semantic.accuracy)}"
+        )
+    return lines
+
+
+def _recall_lines(result: Evaluation) -> list[str]:
+    objects = result.objects
+    lines = [f"{f'true things of {result.settings.recall_area} px or more':34}{'found':>7}{'of':>7}{'recall':>9}"]
+    kinds: list[tuple[str, Recall | None]] = [
+        ("all", objects.things),
+        ("moving", objects.moving),
+        ("standing", objects.standing),
+    ]
+    for name, recall in kinds:
+        if recall is not None:
+            lines.append(f"  {name:32}{recall.found:7}{recall.total:7}{_percent(recall.share, 9)}")
+    lines.append(f"  {objects.false_objects} of {objects.predicted} predicted objects are no true thing")
+    return lines
+
+
+def _class_lines(result: Evaluation) -> list[str]:
+    """A line for each class that occurs, in the standard protocol and the paper's matching."""
+    scores, semantic = result.matched.standard, result.matched.semantic_standard
+    lines = [
+        f"{'class (standard protocol)':34}{'PQ':>7}{'SQ':>7}{'RQ':>7}{'IoU':>9}{'true':>7}{'missed':>9}{'false':>7}"
+        "  pseudo classes"
+    ]
+    for c in np.flatnonzero(scores.counted):
+        pseudo = ", ".join(str(p) for p in np.flatnonzero(result.matched.assignment == c)) or "none"
+        kind = "thing" if result.taxonomy.is_thing[c] else "stuff"
+        lines.append(
+            f"  {result.taxonomy.names[c] + ', ' + kind:32}{_percent(scores.pq[c])}{_percent(scores.sq[c])}"
+            f"{_percent(scores.rq[c])}{_percent(semantic.iou[c], 9)}"
+            f"{scores.true_positives[c] + scores.false_negatives[c]:7}{scores.false_negatives[c]:9}"
+            f"{scores.false_positives[c]:7}  {pseudo}"
+        )
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value.tolist()]
+    if isinstance(value, float):
+        return None if np.isnan(value) else round(value, 6)
+    if isinstance(value, Recall):
+        return {"found": value.found, "total": value.total, "share": _plain(value.share)}
+    if isinstance(
+        value, (MatchedScores, PanopticScores, PanopticMeans, SemanticScores, ObjectCounts, EvaluationSettings)
+    ):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
