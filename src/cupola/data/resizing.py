@@ -32,4 +32,5 @@ def resize_ids(ids: Integer[np.ndarray, "h w"], scale: float) -> Integer[np.ndar
     new_height, new_width = scaled_size(height, width, scale)
     rows = (2 * np.arange(new_height) + 1) * height // (2 * new_height)
     columns = (2 * np.arange(new_width) + 1) * width // (2 * new_width)
-    return ids[rows[:, None], columns]
+    resized: Integer[np.ndarray, "h2 w2"] = ids[rows[:, None], columns]
+    return resized
