@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Prediction": "cupola.prediction",
     "doctor": "cupola.diagnosis",
-    "evaluate": "cupola.evaluate",
+    "evaluate": "cupola.scoring",
     "inspect": "cupola.inspection",
     "load": "cupola.prediction",
     "open_dataset": "cupola.data",

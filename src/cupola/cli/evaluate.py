@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cupola.evaluate import evaluate
+from cupola.scoring import evaluate
 from cupola.evaluation import Evaluation
 
 command = evaluate
