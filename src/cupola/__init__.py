@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Prediction": "cupola.prediction",
+    "demo": "cupola.demonstration",
     "doctor": "cupola.diagnosis",
     "evaluate": "cupola.scoring",
     "inspect": "cupola.inspection",

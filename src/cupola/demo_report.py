@@ -20,6 +20,7 @@ from cupola.pseudo_labels import LabelStore
 from cupola.pseudo_labels.label_report import class_gallery, shrink, spread
 from cupola.report import Figure, Gallery, Page, Table, write_page
 from cupola.taxonomy import CITYSCAPES_19
+from cupola.training.state import read_metrics
 from cupola.types import PanopticMap
 from cupola.visualize import (
     class_image,
@@ -35,6 +36,10 @@ FRAMES = 10
 
 SMOOTHING = 25
 """Steps over which the learning curve is averaged."""
+
+
+NOT_LOSSES = ("step", "loss", "gradient", "learning_rate", "seconds")
+"""Entries of metrics.jsonl beside the single losses."""
 
 
 def write_demo_report(
@@ -60,12 +65,12 @@ def write_demo_report(
         f"{100 * network.careful.standard.all.pq:.1f} for the network.",
     )
     blocks: list[Table | Figure | Gallery] = [
-        results, _frames(out, dataset, store, labels, network), _curve(out / "network" / "metrics.jsonl"),
+        results, _frames(out, dataset, store, labels, network), _curve(out / "network"),
         _classes(labels, network), class_gallery(store),
     ]  # fmt: skip
     found = network.objects.standing
     lead = (
-        "A stereo street was rendered, labelled from its own motion and geometry, and a network trained on these labels. "
+        "A stereo street was rendered, labelled from its motion and geometry, and a network trained on these labels. "
         f"On streets it had never seen it found {found.found if found else 0} of {found.total if found else 0} "
         "standing things, though no label ever marked one."
     )
@@ -136,19 +141,19 @@ def _classes(labels: Evaluation, network: Evaluation) -> Table:
     return Table("PQ of each class", ["class", "pseudo labels", "network"], rows)
 
 
-def _curve(metrics: Path) -> Figure:
+def _curve(network: Path) -> Figure:
     """Losses by step, smoothed."""
     from matplotlib.figure import Figure as Plot
 
-    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    records = read_metrics(network)
     steps = np.array([record["step"] for record in records])
     plot = Plot(figsize=(9, 3.2), layout="constrained")
     axes = plot.subplots()
-    names = sorted(records[0]["losses"])
+    names = [name for name in records[0] if name not in NOT_LOSSES]
     width = min(SMOOTHING, len(records))
     kernel = np.ones(width) / width
     for name in names:
-        values = np.array([record["losses"][name] for record in records])
+        values = np.array([record[name] for record in records])
         axes.plot(np.convolve(steps, kernel, "valid"), np.convolve(values, kernel, "valid"), label=name, linewidth=1.2)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)

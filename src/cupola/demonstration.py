@@ -16,11 +16,11 @@ from cupola.data import StereoDataset, open_dataset
 from cupola.data.synthetic import render
 from cupola.demo_report import write_demo_report
 from cupola.errors import StoreError
-from cupola.scoring import evaluate
 from cupola.evaluation import Evaluation, EvaluationSettings
 from cupola.io import write_json
 from cupola.prediction import load, predict_sources
 from cupola.pseudo_labels import LabelStore, pseudo_label
+from cupola.scoring import evaluate
 from cupola.training import train
 
 HELD_OUT_SEED = 1_000_003

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cupola.scoring import evaluate
 from cupola.evaluation import Evaluation
+from cupola.scoring import evaluate
 
 command = evaluate
 
