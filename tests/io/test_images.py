@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -49,3 +50,15 @@ def test_missing_and_empty(tmp_path):
     (tmp_path / "empty.png").touch()
     with pytest.raises(ImageError, match="is empty"):
         read_rgb(tmp_path / "empty.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_cut_off_image_is_not_taken_for_whole(tmp_path, suffix):
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    whole = cv2.imencode(suffix, image)[1].tobytes()
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(whole + b"\0" * 100)
+    assert read_rgb(path).shape == image.shape
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageError, match="is cut off"):
+        read_rgb(path)

@@ -15,6 +15,9 @@ from cupola.io.files import write_bytes
 MAX_PIXELS = 200_000_000
 """Larger images are refused before decoding [px]; a 100-megapixel camera fits, a decompression bomb does not."""
 
+TAIL = 4096
+"""Bytes in which the end mark of a PNG or JPEG must lie; some cameras append a little behind it."""
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -65,6 +68,14 @@ def _check_size(path: Path, content: bytes) -> None:
         )
 
 
+def _is_cut_off(content: bytes) -> bool:
+    """Whether a PNG or JPEG lacks its end. (Decoders fill what is missing with grey and say nothing.)"""
+    tail = content[-TAIL:]
+    if content[:8] == b"\x89PNG\r\n\x1a\n":
+        return b"IEND" not in tail
+    return content[:2] == b"\xff\xd8" and b"\xff\xd9" not in tail
+
+
 def _decode(path: Path, flags: int) -> np.ndarray:
     try:
         content = path.read_bytes()
@@ -75,6 +86,8 @@ def _decode(path: Path, flags: int) -> np.ndarray:
     if not content:
         raise ImageError(f"{path} is empty; copy it again")
     _check_size(path, content)
+    if _is_cut_off(content):
+        raise ImageError(f"{path} is cut off after {len(content)} bytes; copy it again")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
