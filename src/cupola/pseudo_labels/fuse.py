@@ -18,7 +18,7 @@ from cupola.types import VOID, PanopticMap
 class FusionSettings:
     """How stored results become labels; another choice costs seconds, not a new run.
 
-    Attributes:
+    Args:
         threshold: a pseudo class is a thing where its measure is above this (paper: 0.08).
         measure: what the threshold acts on: a class's share among all classes, or the ratio of its own pixels that
             move.
