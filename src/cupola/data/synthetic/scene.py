@@ -12,6 +12,7 @@ from cupola.data.synthetic import columns as c
 from cupola.data.synthetic import surroundings
 from cupola.data.synthetic.camera_path import Curve, EgoPath, make_curve, make_ego_path
 from cupola.data.synthetic.settings import StreetSettings
+from cupola.data.synthetic.shadow import Caster
 from cupola.data.synthetic.shapes import Shapes, linear
 from cupola.data.synthetic.surroundings import KERB_HEIGHT, Frame
 from cupola.data.synthetic.traffic import Mover, Traffic, add_traffic
@@ -39,23 +40,6 @@ class Layout:
 
     def house_line(self, side: int) -> float:
         return self.pavement_edge(side) + self.garden[side > 0]
-
-
-@dataclass(frozen=True)
-class Caster:
-    """A body that throws a shadow on the ground: a box (house, car) or a round crown; actor 0 = stands in the world.
-
-    x, z, heading: place in the frame of its actor; base, height: lower and upper end above the ground [m]."""
-
-    actor: int
-    x: float
-    z: float
-    heading: float
-    half_length: float
-    half_width: float
-    base: float
-    height: float
-    round: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +96,7 @@ def make_scene(seed: int, sequence: int, frames: int, settings: StreetSettings) 
     _add_backdrop(shapes, curve, end, rng)
     traffic = Traffic(shapes, rng, settings, curve, ego, end, gaps, layout.lane, layout.parking, layout.pavement)
     movers = add_traffic(traffic)
+    casters += [mover.caster(row + 1) for row, mover in enumerate(movers)]
     return Scene(settings, curve, ego, shapes.table(), tuple(movers), tuple(casters), make_light(rng))
 
 
@@ -240,7 +225,9 @@ def _add_furniture(
             draw = rng.random()
             if trees and draw < 0.6:
                 middle, radius = surroundings.add_tree(shapes, frame, rng)
-                casters.append(Caster(0, frame.x, frame.z, 0.0, radius, radius, middle - radius, middle + radius, True))
+                casters.append(
+                    Caster(0, frame.x, frame.z, 0.0, radius, radius, middle - radius, middle + radius, crown=True)
+                )
             elif draw < 0.72:
                 surroundings.add_lamp(shapes, frame, -side)
             elif draw < 0.87:

@@ -9,8 +9,6 @@ from jaxtyping import Float32, Float64
 
 TEXELS = 256
 """Side of a tile; tiles repeat without a seam [texels]."""
-LEVELS = 9
-"""Mip levels: 256, 128, ... 1."""
 SEED = 20261124
 """Every street uses the same tiles; scenes differ by where they look into them."""
 
@@ -32,19 +30,21 @@ def _uniform(field: Float64[np.ndarray, "256 256"]) -> Float32[np.ndarray, "256 
 
 
 @cache
-def noise_tiles() -> Float32[np.ndarray, "3 9 256 256"]:
-    """Tiles 0: stains (broad), 1: grain (fine), 2: leaves (blotches of a few texels); mip level k fills the first
-    256 / 2^k rows and columns of its plane."""
+def noise_tiles() -> Float32[np.ndarray, "3 texels"]:
+    """Tiles 0: stains (broad), 1: grain (fine), 2: leaves (blotches of a few texels), each with its mip levels
+    256 x 256, 128 x 128, ... 1 x 1 one after another."""
     rng = np.random.default_rng(SEED)
     fields = (_filtered(rng, 3, 128, -1.6), _filtered(rng, 2, 16, -0.4), _filtered(rng, 4, 24, -1.0))
-    tiles = np.zeros((len(fields), LEVELS, TEXELS, TEXELS), np.float32)
-    for kind, field in enumerate(fields):
-        level = _uniform(field)
-        for k in range(LEVELS):
-            tiles[kind, k, : level.shape[0], : level.shape[1]] = level
-            if level.shape[0] > 1:
-                level = level.reshape(level.shape[0] // 2, 2, level.shape[1] // 2, 2).mean((1, 3))
-    return tiles
+    return np.stack([_pyramid(_uniform(field)) for field in fields])
+
+
+def _pyramid(level: Float32[np.ndarray, "side side"]) -> Float32[np.ndarray, "texels"]:
+    """A tile and its halvings, flat."""
+    levels = [level]
+    while level.shape[0] > 1:
+        level = level.reshape(level.shape[0] // 2, 2, level.shape[1] // 2, 2).mean((1, 3))
+        levels.append(level)
+    return np.concatenate([level.ravel() for level in levels])
 
 
 @cache

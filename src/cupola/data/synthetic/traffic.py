@@ -10,6 +10,7 @@ import numpy as np
 from cupola.data.synthetic import people, vehicles
 from cupola.data.synthetic.camera_path import Curve, EgoPath
 from cupola.data.synthetic.settings import StreetSettings
+from cupola.data.synthetic.shadow import Caster
 from cupola.data.synthetic.shapes import Shapes
 from cupola.data.synthetic.surroundings import KERB_HEIGHT
 
@@ -59,6 +60,15 @@ class Mover:
         start = ego_s if self.follows else 0.0
         distance = start + gone_s if self.follows else math.hypot(gone_s, gone_l)
         return start + self.s + gone_s, self.lateral + gone_l, self.turn, distance
+
+    def caster(self, actor: int) -> Caster:
+        """The box that throws its shadow."""
+        car = self.half_length > 1
+        contact, reach, base = (0.85, 0.3, 0.15) if car else (0.35, 0.2, 0.0)
+        return Caster(
+            actor, 0.0, 0.0, 0.0, self.half_length, self.half_width, base, self.height * (0.9 if car else 1.0),
+            contact, reach,
+        )  # fmt: skip
 
     def pose(self, t: float, curve: Curve, ego: EgoPath, interval: float) -> tuple[float, ...]:
         """Row of the table of poses at time t [s]."""

@@ -12,8 +12,8 @@ import yaml
 from jaxtyping import Float32, Int32
 
 from cupola.config import plain, save_config
+from cupola.data.synthetic.rendering import check_size, street
 from cupola.data.synthetic.settings import StreetSettings, StreetTruth
-from cupola.data.synthetic.street import check_size, street
 from cupola.errors import ConfigError, StoreError
 from cupola.io import write_ids, write_json, write_rgb, write_text
 from cupola.progress import progress

@@ -1,59 +1,50 @@
 """Procedural materials: the colour of a surface point, from its own coordinates alone, so that texture sticks to it.
 
-Every detail is blurred over the pixel's footprint [m]: steps by `step`, noise by mip level.
+Every detail is blurred over the pixel's footprint fp [m]: steps by `step`, noise by its mip level (lod = log2 fp).
 """
 
 from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from cupola.data.synthetic import columns as c
+from cupola.data.synthetic.compiling import leaf
 
-TEXELS = 256
-
-
-@njit(cache=True, nogil=True)
-def noise(tiles, kind, s, t, footprint):
-    """Tileable noise in [0, 1], mean 0.5, at (s, t) [texels], averaged over `footprint` [texels]."""
-    level = 0.0 if footprint <= 1.0 else math.log2(footprint)
-    level = min(level, tiles.shape[1] - 1.0)
-    low = int(level)
-    blend = level - low
-    value = _bilinear(tiles, kind, low, s, t)
-    if blend > 0.02 and low + 1 < tiles.shape[1]:
-        value += blend * (_bilinear(tiles, kind, low + 1, s, t) - value)
-    return value
+TEXELS, LEVELS = 256, 9
+"""Side of a noise tile and number of its mip levels; level k begins at texel (256^2 - side^2) 4/3 of a tile."""
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _bilinear(tiles, kind, level, s, t):
+@leaf
+def noise(tiles, kind, s, t, detail):
+    """Tileable noise in [0, 1], mean 0.5, at (s, t) [texels], averaged over 2 ** detail texels."""
+    level = min(max(int(detail + 0.5), 0), LEVELS - 1)
     side = TEXELS >> level
-    scale = 1.0 / (1 << level)
-    s, t = s * scale - 0.5 + 0.5 * scale, t * scale - 0.5 + 0.5 * scale
+    start = (TEXELS * TEXELS - side * side) * 4 // 3
+    scale = side / TEXELS
+    s, t = (s + 0.5) * scale - 0.5, (t + 0.5) * scale - 0.5
     fs, ft = math.floor(s), math.floor(t)
     a, b = s - fs, t - ft
     i, j = int(fs) & (side - 1), int(ft) & (side - 1)
-    i1, j1 = (i + 1) & (side - 1), (j + 1) & (side - 1)
-    top = tiles[kind, level, j, i] * (1 - a) + tiles[kind, level, j, i1] * a
-    low = tiles[kind, level, j1, i] * (1 - a) + tiles[kind, level, j1, i1] * a
-    return top * (1 - b) + low * b
+    i1, j1 = (i + 1) & (side - 1), start + ((j + 1) & (side - 1)) * side
+    j = start + j * side
+    top = tiles[kind, j + i] + a * (tiles[kind, j + i1] - tiles[kind, j + i])
+    low = tiles[kind, j1 + i] + a * (tiles[kind, j1 + i1] - tiles[kind, j1 + i])
+    return top + b * (low - top)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@leaf
 def step(x, edge, blur):
     """1 where x > edge, blurred over `blur`."""
     return min(max((x - edge) / blur + 0.5, 0.0), 1.0)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@leaf
 def band(x, low, high, blur):
     """1 where low < x < high."""
     return step(x, low, blur) * (1.0 - step(x, high, blur))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@leaf
 def chance(i, j, seed):
     """A number in [0, 1) for a cell (i, j)."""
     n = (int(i) * 374761393 + int(j) * 668265263 + int(seed) * 144665) & 0x7FFFFFFF
@@ -61,74 +52,76 @@ def chance(i, j, seed):
     return ((n ^ (n >> 16)) & 0xFFFF) / 65536.0
 
 
-@njit(cache=True, nogil=True)
-def _stained(tiles, x, y, grain, footprint, coarse, fine):
+@leaf
+def _stained(tiles, x, y, grain, lod, coarse, fine):
     """Brightness factor: stains of metres and grain of centimetres, mean 1."""
-    value = 1.0 + coarse * (noise(tiles, 0, x * 18.0 + grain, y * 18.0 + grain, footprint * 18.0) - 0.5)
-    return value * (1.0 + fine * (noise(tiles, 1, x * 60.0 + grain, y * 60.0, footprint * 60.0) - 0.5))
+    value = 1.0 + coarse * (noise(tiles, 0, x * 18.0 + grain, y * 18.0 + grain, lod + 4.17) - 0.5)
+    return value * (1.0 + fine * (noise(tiles, 1, x * 60.0 + grain, y * 60.0, lod + 5.91) - 0.5))
 
 
-@njit(cache=True, nogil=True)
-def _road(row, x, z, fp, tiles):
+@leaf
+def _road(table, n, x, z, fp, lod, tiles):
     """style: half width, lane edge, dash period (0: none), parking line, zebra at, start along the street."""
-    half = row[c.STYLE]
-    s = z + row[c.STYLE + 5]
+    half = table[n, c.STYLE]
+    s = z + table[n, c.STYLE + 5]
     lateral = x - half
-    value = _stained(tiles, x, s, 0.0, fp, 0.55, 0.9)
+    value = _stained(tiles, x, s, 0.0, lod, 0.55, 0.9)
     track = abs(abs(lateral) - 1.65)
-    value *= 1.0 - 0.10 * math.exp(-(((track - 0.75) / 0.35) ** 2))
+    value *= 0.9 + 0.1 * min(abs(track - 0.75) * 2.0, 1.0)
     patch = chance(math.floor(s / 7.0), math.floor(lateral / 1.8), 5)
     if patch < 0.18:
         value *= 0.82 + 0.9 * patch
-    r, g, b = row[c.COLOR] * value, row[c.COLOR + 1] * value, row[c.COLOR + 2] * value
+    r, g, b = table[n, c.COLOR] * value, table[n, c.COLOR + 1] * value, table[n, c.COLOR + 2] * value
     paint = 0.0
-    if row[c.STYLE + 2] > 0.0:
-        phase = s / row[c.STYLE + 2]
-        phase = (phase - math.floor(phase)) * row[c.STYLE + 2]
-        paint = band(lateral, -0.07, 0.07, fp) * band(phase, 0.0, row[c.STYLE + 2] * 0.45, fp * 2)
-    edge = row[c.STYLE + 1]
+    if table[n, c.STYLE + 2] > 0.0:
+        phase = s / table[n, c.STYLE + 2]
+        phase = (phase - math.floor(phase)) * table[n, c.STYLE + 2]
+        paint = band(lateral, -0.07, 0.07, fp) * band(phase, 0.0, table[n, c.STYLE + 2] * 0.45, fp * 2)
+    edge = table[n, c.STYLE + 1]
     if edge > 0.0:
         paint = max(paint, band(abs(lateral), edge - 0.06, edge + 0.06, fp))
-    zebra = s - row[c.STYLE + 4]
+    zebra = s - table[n, c.STYLE + 4]
     if -2.0 < zebra < 2.0:
         stripe = lateral / 1.0
         stripe -= math.floor(stripe)
         paint = max(paint, band(zebra, -1.8, 1.8, fp) * band(stripe, 0.25, 0.75, fp) * (abs(lateral) < half - 0.4))
-    wear = noise(tiles, 1, x * 45.0, s * 45.0, fp * 45.0)
+    if paint <= 0.0:
+        return r, g, b, 0.0
+    wear = noise(tiles, 1, x * 45.0, s * 45.0, lod + 5.49)
     paint *= 0.75 + 0.5 * (wear - 0.5)
     return r + (0.72 - r) * paint, g + (0.72 - g) * paint, b + (0.70 - b) * paint, 0.0
 
 
-@njit(cache=True, nogil=True)
-def _pavement(row, x, z, fp, tiles):
+@leaf
+def _pavement(table, n, x, z, fp, lod, tiles):
     """style: slab length, slab width, and the start along the street."""
-    s = z + row[c.STYLE + 5]
-    value = _stained(tiles, x, s, 31.0, fp, 0.45, 0.6)
-    i, j = math.floor(x / row[c.STYLE + 1]), math.floor(s / row[c.STYLE])
-    fx, fz = x - i * row[c.STYLE + 1], s - j * row[c.STYLE]
+    s = z + table[n, c.STYLE + 5]
+    value = _stained(tiles, x, s, 31.0, lod, 0.45, 0.6)
+    i, j = math.floor(x / table[n, c.STYLE + 1]), math.floor(s / table[n, c.STYLE])
+    fx, fz = x - i * table[n, c.STYLE + 1], s - j * table[n, c.STYLE]
     fade = min(0.04 / fp, 1.0)
     joint = max(1.0 - step(fx, 0.03, fp), 1.0 - step(fz, 0.03, fp))
     value *= (1.0 + 0.22 * (chance(i, j, 9) - 0.5) * min(fade * 4.0, 1.0)) * (1.0 - 0.5 * joint * fade)
-    return row[c.COLOR] * value, row[c.COLOR + 1] * value, row[c.COLOR + 2] * value, 0.0
+    return table[n, c.COLOR] * value, table[n, c.COLOR + 1] * value, table[n, c.COLOR + 2] * value, 0.0
 
 
-@njit(cache=True, nogil=True)
-def _grass(row, x, z, fp, tiles):
-    s = z + row[c.STYLE + 5]
-    value = _stained(tiles, x, s, 77.0, fp, 0.7, 1.1)
-    dry = noise(tiles, 0, x * 5.0 + 40.0, s * 5.0, fp * 5.0)
-    r = row[c.COLOR] + (row[c.COLOR2] - row[c.COLOR]) * dry
-    g = row[c.COLOR + 1] + (row[c.COLOR2 + 1] - row[c.COLOR + 1]) * dry
-    b = row[c.COLOR + 2] + (row[c.COLOR2 + 2] - row[c.COLOR + 2]) * dry
+@leaf
+def _grass(table, n, x, z, fp, lod, tiles):
+    s = z + table[n, c.STYLE + 5]
+    value = _stained(tiles, x, s, 77.0, lod, 0.7, 1.1)
+    dry = noise(tiles, 0, x * 5.0 + 40.0, s * 5.0, lod + 2.32)
+    r = table[n, c.COLOR] + (table[n, c.COLOR2] - table[n, c.COLOR]) * dry
+    g = table[n, c.COLOR + 1] + (table[n, c.COLOR2 + 1] - table[n, c.COLOR + 1]) * dry
+    b = table[n, c.COLOR + 2] + (table[n, c.COLOR2 + 2] - table[n, c.COLOR + 2]) * dry
     return r * value, g * value, b * value, 0.0
 
 
-@njit(cache=True, nogil=True)
-def _window(row, x, y, wide, high, seed, fp, r, g, b):
+@leaf
+def _window(table, n, x, y, wide, high, seed, fp, r, g, b):
     """A window of `wide` x `high` metres around (0, 0): frame, cross bars, glass with curtain, sill, lintel."""
     inside = band(x, -wide / 2, wide / 2, fp) * band(y, -high / 2, high / 2, fp)
     around = band(x, -wide / 2 - 0.12, wide / 2 + 0.12, fp) * band(y, -high / 2 - 0.16, high / 2 + 0.2, fp)
-    trim0, trim1, trim2 = row[c.COLOR2], row[c.COLOR2 + 1], row[c.COLOR2 + 2]
+    trim0, trim1, trim2 = table[n, c.COLOR2], table[n, c.COLOR2 + 1], table[n, c.COLOR2 + 2]
     r, g, b = r + (trim0 - r) * around, g + (trim1 - g) * around, b + (trim2 - b) * around
     shadow = band(x, -wide / 2, wide / 2, fp) * band(y, high / 2 - 0.14, high / 2, fp)
     bars = max(1.0 - step(abs(x), 0.035, fp), 1.0 - step(abs(y - high * 0.16), 0.03, fp))
@@ -143,16 +136,16 @@ def _window(row, x, y, wide, high, seed, fp, r, g, b):
     return r + (g0 * dark - r) * inside, g + (g1 * dark - g) * inside, b + (g2 * dark - b) * inside
 
 
-@njit(cache=True, nogil=True)
-def _facade(row, x, y, wide, high, fp, tiles):
+@leaf
+def _facade(table, n, x, y, wide, high, fp, lod, tiles):
     """style: floor height, window spacing, window width, window height, brick (0 or 1), shop (0..1)."""
-    grain = row[c.GRAIN]
-    floor_h, spacing = row[c.STYLE], row[c.STYLE + 1]
-    value = _stained(tiles, x, y, grain, fp, 0.5, 0.45)
-    streak = noise(tiles, 0, x * 40.0 + grain, y * 5.0, fp * 30.0)
+    grain = table[n, c.GRAIN]
+    floor_h, spacing = table[n, c.STYLE], table[n, c.STYLE + 1]
+    value = _stained(tiles, x, y, grain, lod, 0.5, 0.45)
+    streak = noise(tiles, 0, x * 40.0 + grain, y * 5.0, lod + 4.91)
     value *= 1.0 + 0.22 * (streak - 0.5)
-    r, g, b = row[c.COLOR] * value, row[c.COLOR + 1] * value, row[c.COLOR + 2] * value
-    if row[c.STYLE + 4] > 0.0:
+    r, g, b = table[n, c.COLOR] * value, table[n, c.COLOR + 1] * value, table[n, c.COLOR + 2] * value
+    if table[n, c.STYLE + 4] > 0.0:
         fade = min(0.03 / fp, 1.0)
         course = math.floor(y / 0.11)
         fy = y / 0.11 - course
@@ -170,16 +163,16 @@ def _facade(row, x, y, wide, high, fp, tiles):
     fx, fy = x - (i + 0.5) * pitch, y - (j + 0.55) * floor_h
     seed = chance(i, j, grain)
     if j == 0.0:
-        if row[c.STYLE + 5] > 0.5:
+        if table[n, c.STYLE + 5] > 0.5:
             # shop: plinth, wide glass, fascia in the trim colour
             fascia = band(y, 2.75, 3.2, fp)
             pane = band(fx, -pitch / 2 + 0.18, pitch / 2 - 0.18, fp) * band(y, 0.5, 2.65, fp)
-            tone = 0.06 + 0.22 * chance(i, 7, grain) + 0.2 * noise(tiles, 0, x * 30.0, y * 30.0 + grain, fp * 30.0)
+            tone = 0.06 + 0.22 * chance(i, 7, grain) + 0.2 * noise(tiles, 0, x * 30.0, y * 30.0 + grain, lod + 4.91)
             r, g, b = r + (tone * 0.95 - r) * pane, g + (tone - g) * pane, b + (tone * 1.02 - b) * pane
             t0 = 0.15 + 0.6 * chance(1, 3, grain)
             t1 = 0.15 + 0.5 * chance(2, 3, grain)
             t2 = 0.15 + 0.5 * chance(3, 3, grain)
-            letters = band(y, 2.86, 3.08, fp) * step(noise(tiles, 1, x * 90.0, 3.0 + grain, fp * 60.0), 0.5, 0.1)
+            letters = band(y, 2.86, 3.08, fp) * step(noise(tiles, 1, x * 90.0, 3.0 + grain, lod + 5.91), 0.5, 0.1)
             t0, t1, t2 = t0 + (0.8 - t0) * letters, t1 + (0.8 - t1) * letters, t2 + (0.75 - t2) * letters
             return r + (t0 - r) * fascia, g + (t1 - g) * fascia, b + (t2 - b) * fascia, 0.12 * pane
         plinth = 1.0 - step(y, 0.6, fp)
@@ -188,66 +181,68 @@ def _facade(row, x, y, wide, high, fp, tiles):
             door = band(fx, -0.55, 0.55, fp) * band(y, 0.1, 2.3, fp)
             around = band(fx, -0.7, 0.7, fp) * band(y, 0.0, 2.5, fp)
             r, g, b = (
-                r + (row[c.COLOR2] - r) * around,
-                g + (row[c.COLOR2 + 1] - g) * around,
-                b + (row[c.COLOR2 + 2] - b) * around,
+                r + (table[n, c.COLOR2] - r) * around,
+                g + (table[n, c.COLOR2 + 1] - g) * around,
+                b + (table[n, c.COLOR2 + 2] - b) * around,
             )
             t = 0.05 + 0.2 * seed
             panel = 1.0 - 0.4 * band(abs(fx), 0.15, 0.42, fp) * band(y - 2.4 * math.floor(y / 1.1) * 0.45, 0.3, 1.0, fp)
             t0, t1, t2 = t * panel * (0.6 + seed), t * panel * 0.9, t * panel * (1.5 - seed)
             return r + (t0 - r) * door, g + (t1 - g) * door, b + (t2 - b) * door, 0.0
     if j < floors:
-        r, g, b = _window(row, fx, fy, row[c.STYLE + 2], row[c.STYLE + 3], seed, fp, r, g, b)
+        r, g, b = _window(table, n, fx, fy, table[n, c.STYLE + 2], table[n, c.STYLE + 3], seed, fp, r, g, b)
     ledge = band(y - j * floor_h, 0.0, 0.12, fp) * (0.0 if j == 0.0 else 1.0)
     ledge = max(ledge, step(y, high - 0.35, fp))
     amount = 0.55 * ledge
     r, g, b = (
-        r + (row[c.COLOR2] - r) * amount,
-        g + (row[c.COLOR2 + 1] - g) * amount,
-        b + (row[c.COLOR2 + 2] - b) * amount,
+        r + (table[n, c.COLOR2] - r) * amount,
+        g + (table[n, c.COLOR2 + 1] - g) * amount,
+        b + (table[n, c.COLOR2 + 2] - b) * amount,
     )
     dark = 1.0 - 0.35 * band(y, high - 0.5, high - 0.35, fp)
     return r * dark, g * dark, b * dark, 0.0
 
 
-@njit(cache=True, nogil=True)
-def _roof(row, x, y, fp, tiles):
-    value = _stained(tiles, x, y, row[c.GRAIN], fp, 0.5, 0.4)
+@leaf
+def _roof(table, n, x, y, fp, lod, tiles):
+    value = _stained(tiles, x, y, table[n, c.GRAIN], lod, 0.5, 0.4)
     course = y / 0.33 - math.floor(y / 0.33)
     value *= 1.0 - 0.35 * (1.0 - step(course, 0.2, fp / 0.33)) * min(0.15 / fp, 1.0)
-    value *= 1.0 + 0.3 * (chance(math.floor(x / 0.4), math.floor(y / 0.33), row[c.GRAIN]) - 0.5) * min(0.2 / fp, 1.0)
-    return row[c.COLOR] * value, row[c.COLOR + 1] * value, row[c.COLOR + 2] * value, 0.0
+    value *= 1.0 + 0.3 * (chance(math.floor(x / 0.4), math.floor(y / 0.33), table[n, c.GRAIN]) - 0.5) * min(
+        0.2 / fp, 1.0
+    )
+    return table[n, c.COLOR] * value, table[n, c.COLOR + 1] * value, table[n, c.COLOR + 2] * value, 0.0
 
 
-@njit(cache=True, nogil=True)
-def _foliage(row, kind, u, v, w, size_u, size_v, fp, tiles):
+@leaf
+def _foliage(table, n, kind, u, v, w, size_u, size_v, fp, lod, tiles):
     if kind == c.BALL:
         s, t = (u + 0.37 * w) * size_u * 40.0, (v - 0.31 * w) * size_v * 40.0
         lift = 0.5 - 0.5 * v  # a ball's V points down
     else:
         s, t = u * size_u * 40.0, v * size_v * 40.0
         lift = v
-    leaf = noise(tiles, 2, s + row[c.GRAIN], t + 0.7 * row[c.GRAIN], fp * 40.0)
-    clump = noise(tiles, 0, s * 0.4 + row[c.GRAIN], t * 0.4, fp * 16.0)
+    leaf = noise(tiles, 2, s + table[n, c.GRAIN], t + 0.7 * table[n, c.GRAIN], lod + 5.32)
+    clump = noise(tiles, 0, s * 0.4 + table[n, c.GRAIN], t * 0.4, lod + 4.00)
     value = (0.25 + 1.1 * leaf) * (0.6 + 0.8 * clump) * (0.65 + 0.5 * lift)
     mix = 0.6 * clump + 0.4 * leaf
-    r = row[c.COLOR] + (row[c.COLOR2] - row[c.COLOR]) * mix
-    g = row[c.COLOR + 1] + (row[c.COLOR2 + 1] - row[c.COLOR + 1]) * mix
-    b = row[c.COLOR + 2] + (row[c.COLOR2 + 2] - row[c.COLOR + 2]) * mix
+    r = table[n, c.COLOR] + (table[n, c.COLOR2] - table[n, c.COLOR]) * mix
+    g = table[n, c.COLOR + 1] + (table[n, c.COLOR2 + 1] - table[n, c.COLOR + 1]) * mix
+    b = table[n, c.COLOR + 2] + (table[n, c.COLOR2 + 2] - table[n, c.COLOR + 2]) * mix
     return r * value, g * value, b * value, 0.0
 
 
-@njit(cache=True, nogil=True)
-def _car_body(row, x, y, size_u, size_v, fp):
+@leaf
+def _car_body(table, n, x, y, size_u, size_v, fp):
     """Side of a car below the window line; x from the front, y from the sill [m]."""
     value = 0.92 + 0.16 * (y / size_v)
     value *= 1.0 - 0.25 * band(y, size_v * 0.62, size_v * 0.62 + 0.03, fp)
     fade = min(0.02 / fp, 1.0)
-    middle = row[c.OUTLINE + 3] * size_u
+    middle = table[n, c.OUTLINE + 3] * size_u
     seams = max(band(x, middle - 0.012, middle + 0.012, fp), band(x, middle + 1.0, middle + 1.024, fp))
     seams = max(seams, band(x, middle - 1.12, middle - 1.096, fp)) * step(y, 0.12, fp)
     value *= 1.0 - 0.6 * seams * fade
-    r, g, b = row[c.COLOR] * value, row[c.COLOR + 1] * value, row[c.COLOR + 2] * value
+    r, g, b = table[n, c.COLOR] * value, table[n, c.COLOR + 1] * value, table[n, c.COLOR + 2] * value
     grip = band(y, size_v * 0.76, size_v * 0.76 + 0.04, fp)
     grip *= max(band(x, middle - 0.22, middle - 0.06, fp), band(x, middle + 0.78, middle + 0.94, fp))
     sill = 1.0 - step(y, 0.1, fp)
@@ -255,26 +250,26 @@ def _car_body(row, x, y, size_u, size_v, fp):
     return r + (0.02 - r) * dark, g + (0.02 - g) * dark, b + (0.022 - b) * dark, 0.35 * (1 - dark)
 
 
-@njit(cache=True, nogil=True)
-def _car_cabin(row, u, v, size_u, size_v, fp):
+@leaf
+def _car_cabin(table, n, u, v, size_u, size_v, fp):
     """Windows of a side. outline: the trapezoid; style 0, 1: pillars at u."""
-    left = row[c.OUTLINE] + (row[c.OUTLINE + 2] - row[c.OUTLINE]) * v
-    right = row[c.OUTLINE + 1] + (row[c.OUTLINE + 3] - row[c.OUTLINE + 1]) * v
+    left = table[n, c.OUTLINE] + (table[n, c.OUTLINE + 2] - table[n, c.OUTLINE]) * v
+    right = table[n, c.OUTLINE + 1] + (table[n, c.OUTLINE + 3] - table[n, c.OUTLINE + 1]) * v
     x, blur = (u - left) * size_u, fp
     glass = step(x, 0.09, blur) * step((right - u) * size_u, 0.12, blur) * band(v * size_v, 0.03, size_v - 0.08, blur)
     for k in range(2):
-        at = row[c.STYLE + k]
+        at = table[n, c.STYLE + k]
         if at > 0.0:
             glass *= 1.0 - band((u - at) * size_u, -0.05, 0.05, blur)
     tone = 0.018 + 0.02 * v
-    r, g, b = row[c.COLOR], row[c.COLOR + 1], row[c.COLOR + 2]
+    r, g, b = table[n, c.COLOR], table[n, c.COLOR + 1], table[n, c.COLOR + 2]
     return r + (tone - r) * glass, g + (tone * 1.1 - g) * glass, b + (tone * 1.2 - b) * glass, 0.3 + 0.55 * glass
 
 
-@njit(cache=True, nogil=True)
-def _windscreen(row, u, v, size_u, size_v, fp):
-    left = row[c.OUTLINE] + (row[c.OUTLINE + 2] - row[c.OUTLINE]) * v
-    right = row[c.OUTLINE + 1] + (row[c.OUTLINE + 3] - row[c.OUTLINE + 1]) * v
+@leaf
+def _windscreen(table, n, u, v, size_u, size_v, fp):
+    left = table[n, c.OUTLINE] + (table[n, c.OUTLINE + 2] - table[n, c.OUTLINE]) * v
+    right = table[n, c.OUTLINE + 1] + (table[n, c.OUTLINE + 3] - table[n, c.OUTLINE + 1]) * v
     glass = step((u - left) * size_u, 0.08, fp) * step((right - u) * size_u, 0.08, fp)
     glass *= band(v * size_v, 0.04, size_v - 0.06, fp)
     seats = 0.0
@@ -282,16 +277,16 @@ def _windscreen(row, u, v, size_u, size_v, fp):
         du, dv = (u - 0.28 - 0.44 * k) * size_u, (v - 0.3) * size_v
         seats = max(seats, 1.0 - step(math.sqrt(du * du + dv * dv), 0.2, fp + 0.04))
     tone = 0.03 + 0.05 * v - 0.02 * seats
-    r, g, b = row[c.COLOR], row[c.COLOR + 1], row[c.COLOR + 2]
+    r, g, b = table[n, c.COLOR], table[n, c.COLOR + 1], table[n, c.COLOR + 2]
     return r + (tone - r) * glass, g + (tone * 1.08 - g) * glass, b + (tone * 1.15 - b) * glass, 0.3 + 0.5 * glass
 
 
-@njit(cache=True, nogil=True)
-def _car_end(row, u, v, size_u, size_v, fp, front):
+@leaf
+def _car_end(table, n, u, v, size_u, size_v, fp, front):
     """Front or rear: lights, plate, grille or bumper. u across, v up."""
     x, y = (u - 0.5) * size_u, v * size_v
     value = 0.95 + 0.1 * v
-    r, g, b = row[c.COLOR] * value, row[c.COLOR + 1] * value, row[c.COLOR + 2] * value
+    r, g, b = table[n, c.COLOR] * value, table[n, c.COLOR + 1] * value, table[n, c.COLOR + 2] * value
     bumper = 1.0 - step(y, size_v * 0.16, fp)
     r, g, b = r + (0.03 - r) * bumper, g + (0.03 - g) * bumper, b + (0.032 - b) * bumper
     gloss = 0.3
@@ -307,7 +302,7 @@ def _car_end(row, u, v, size_u, size_v, fp, front):
         r, g, b = r + (core - r) * lamp, g + (core - g) * lamp, b + (core - b) * lamp
     else:
         lamp = band(abs(x), size_u * 0.36, size_u * 0.485, fp) * band(y, size_v * 0.5, size_v * 0.88, fp)
-        glow = row[c.STYLE]
+        glow = table[n, c.STYLE]
         white = band(y, size_v * 0.5, size_v * 0.6, fp) * lamp
         r, g, b = r + (0.35 + glow - r) * lamp, g + (0.02 - g) * lamp, b + (0.02 - b) * lamp
         r, g, b = r + (0.5 - r) * white, g + (0.45 - g) * white, b + (0.4 - b) * white
@@ -316,12 +311,12 @@ def _car_end(row, u, v, size_u, size_v, fp, front):
     plate_y = size_v * (0.26 if front else 0.62)
     plate = band(x, -0.26, 0.26, fp) * band(y, plate_y, plate_y + 0.11, fp)
     text = band(abs(x), -1.0, 0.2, fp) * band(y, plate_y + 0.03, plate_y + 0.08, fp) * min(0.02 / fp, 1.0)
-    tone = 0.75 - 0.5 * text * (chance(math.floor(x / 0.05), 1, row[c.GRAIN]) > 0.3)
+    tone = 0.75 - 0.5 * text * (chance(math.floor(x / 0.05), 1, table[n, c.GRAIN]) > 0.3)
     return r + (tone - r) * plate, g + (tone - g) * plate, b + (tone * 0.93 - b) * plate, gloss * (1 - plate)
 
 
-@njit(cache=True, nogil=True)
-def _wheel(row, u, v, size_u, fp):
+@leaf
+def _wheel(table, n, u, v, size_u, fp):
     x, y = (u - 0.5) * size_u, (v - 0.5) * size_u
     distance = math.sqrt(x * x + y * y) / (0.5 * size_u)
     blur = fp / (0.5 * size_u)
@@ -334,33 +329,35 @@ def _wheel(row, u, v, size_u, fp):
     return tone, tone, tone * 1.03, 0.1 * rim
 
 
-@njit(cache=True, nogil=True)
-def _van_side(row, x, y, size_u, size_v, fp):
+@leaf
+def _van_side(table, n, x, y, size_u, size_v, fp):
     """Closed panels: seams, a rub strip, a stripe of the second colour."""
     fade = min(0.03 / fp, 1.0)
     seam = x / (size_u / 3.0) - math.floor(x / (size_u / 3.0))
     value = (0.94 + 0.1 * y / size_v) * (1.0 - 0.5 * (1.0 - step(seam, 0.015, fp)) * fade)
-    stripe = band(y, size_v * row[c.STYLE], size_v * (row[c.STYLE] + row[c.STYLE + 1]), fp)
-    r, g, b = row[c.COLOR], row[c.COLOR + 1], row[c.COLOR + 2]
+    stripe = band(y, size_v * table[n, c.STYLE], size_v * (table[n, c.STYLE] + table[n, c.STYLE + 1]), fp)
+    r, g, b = table[n, c.COLOR], table[n, c.COLOR + 1], table[n, c.COLOR + 2]
     r, g, b = (
-        r + (row[c.COLOR2] - r) * stripe,
-        g + (row[c.COLOR2 + 1] - g) * stripe,
-        b + (row[c.COLOR2 + 2] - b) * stripe,
+        r + (table[n, c.COLOR2] - r) * stripe,
+        g + (table[n, c.COLOR2 + 1] - g) * stripe,
+        b + (table[n, c.COLOR2 + 2] - b) * stripe,
     )
     return r * value, g * value, b * value, 0.25
 
 
-@njit(cache=True, nogil=True)
-def _sign(row, u, v, fp):
+@leaf
+def _sign(table, n, u, v, fp):
     """style 0: 0 round with red rim, 1 square blue, 2 red disc with bar, 3 name plate, 4 traffic light."""
     x, y = abs(u - 0.5) * 2.0, abs(v - 0.5) * 2.0
     radius = math.sqrt(x * x + y * y)
-    style = int(row[c.STYLE])
-    r, g, b = row[c.COLOR], row[c.COLOR + 1], row[c.COLOR + 2]
+    style = int(table[n, c.STYLE])
+    r, g, b = table[n, c.COLOR], table[n, c.COLOR + 1], table[n, c.COLOR + 2]
     if style == 0:
         inner = 1.0 - step(radius, 0.72, 0.1)
         mark = inner * (
-            1.0 if x < 0.35 and y < 0.4 and chance(math.floor(u * 8), math.floor(v * 6), row[c.GRAIN]) > 0.4 else 0.0
+            1.0
+            if x < 0.35 and y < 0.4 and chance(math.floor(u * 8), math.floor(v * 6), table[n, c.GRAIN]) > 0.4
+            else 0.0
         )
         tone = 0.8 * (1 - mark)
     elif style == 1:
@@ -370,12 +367,12 @@ def _sign(row, u, v, fp):
         inner = 1.0 if x < 0.7 and y < 0.18 else 0.0
         tone = 0.8
     elif style == 3:
-        inner = 1.0 if y < 0.5 and chance(math.floor(u * 20), 1, row[c.GRAIN]) > 0.45 else 0.0
+        inner = 1.0 if y < 0.5 and chance(math.floor(u * 20), 1, table[n, c.GRAIN]) > 0.45 else 0.0
         tone = 0.05
     else:
         lamp = math.floor(v * 3.0)
         dv = (v * 3.0 - lamp - 0.5) * 2.0
-        lit = 1.0 if lamp == row[c.STYLE + 1] else 0.12
+        lit = 1.0 if lamp == table[n, c.STYLE + 1] else 0.12
         if x * x * 0.8 + dv * dv < 0.5:
             r, g, b = 0.06, 0.06, 0.06
             if lamp == 2.0:
@@ -388,56 +385,56 @@ def _sign(row, u, v, fp):
     return r + (tone - r) * inner, g + (tone - g) * inner, b + (tone - b) * inner, 0.0
 
 
-@njit(cache=True, nogil=True)
-def _head(row, u, v, w):
+@leaf
+def _head(table, n, u, v, w):
     """A ball: hair above and behind, face in front (w towards the front)."""
     if v < -0.25 - 0.35 * w or w < -0.45:
-        return row[c.COLOR2], row[c.COLOR2 + 1], row[c.COLOR2 + 2], 0.0
+        return table[n, c.COLOR2], table[n, c.COLOR2 + 1], table[n, c.COLOR2 + 2], 0.0
     shade = 1.0 - 0.5 * ((abs(abs(u) - 0.35) < 0.12) and -0.15 < v < 0.05)
-    return row[c.COLOR] * shade, row[c.COLOR + 1] * shade, row[c.COLOR + 2] * shade, 0.0
+    return table[n, c.COLOR] * shade, table[n, c.COLOR + 1] * shade, table[n, c.COLOR + 2] * shade, 0.0
 
 
-@njit(cache=True, nogil=True)
-def albedo(row, material, u, v, w, size_u, size_v, fp, tiles):
+@leaf
+def albedo(table, n, material, u, v, w, size_u, size_v, fp, lod, tiles):
     """(red, green, blue, gloss) of a surface point: linear reflectances in [0, 1]."""
     x, y = u * size_u, v * size_v
     if material == c.ROAD:
-        return _road(row, x, y, fp, tiles)
+        return _road(table, n, x, y, fp, lod, tiles)
     if material == c.FACADE:
-        return _facade(row, x, y, size_u, size_v, fp, tiles)
+        return _facade(table, n, x, y, size_u, size_v, fp, lod, tiles)
     if material == c.FOLIAGE:
-        return _foliage(row, int(row[c.KIND]), u, v, w, size_u, size_v, fp, tiles)
+        return _foliage(table, n, int(table[n, c.KIND]), u, v, w, size_u, size_v, fp, lod, tiles)
     if material == c.PAVEMENT:
-        return _pavement(row, x, y, fp, tiles)
+        return _pavement(table, n, x, y, fp, lod, tiles)
     if material == c.GRASS:
-        return _grass(row, x, y, fp, tiles)
+        return _grass(table, n, x, y, fp, lod, tiles)
     if material == c.ROOF:
-        return _roof(row, x, y, fp, tiles)
+        return _roof(table, n, x, y, fp, lod, tiles)
     if material == c.CAR_BODY:
-        return _car_body(row, x, y, size_u, size_v, fp)
+        return _car_body(table, n, x, y, size_u, size_v, fp)
     if material == c.CAR_CABIN:
-        return _car_cabin(row, u, v, size_u, size_v, fp)
+        return _car_cabin(table, n, u, v, size_u, size_v, fp)
     if material == c.WINDSCREEN:
-        return _windscreen(row, u, v, size_u, size_v, fp)
+        return _windscreen(table, n, u, v, size_u, size_v, fp)
     if material == c.CAR_FRONT or material == c.CAR_REAR:
-        return _car_end(row, u, v, size_u, size_v, fp, material == c.CAR_FRONT)
+        return _car_end(table, n, u, v, size_u, size_v, fp, material == c.CAR_FRONT)
     if material == c.WHEEL:
-        return _wheel(row, u, v, size_u, fp)
+        return _wheel(table, n, u, v, size_u, fp)
     if material == c.VAN_SIDE:
-        return _van_side(row, x, y, size_u, size_v, fp)
+        return _van_side(table, n, x, y, size_u, size_v, fp)
     if material == c.SIGN:
-        return _sign(row, u, v, fp)
+        return _sign(table, n, u, v, fp)
     if material == c.HEAD:
-        return _head(row, u, v, w)
+        return _head(table, n, u, v, w)
     gloss = 0.35 if material == c.PAINT else 0.0
     strength = 0.12 if material == c.PAINT else 0.5
     if material == c.BARK:
-        value = 1.0 + 0.9 * (noise(tiles, 1, x * 90.0 + row[c.GRAIN], y * 20.0, fp * 50.0) - 0.5)
+        value = 1.0 + 0.9 * (noise(tiles, 1, x * 90.0 + table[n, c.GRAIN], y * 20.0, lod + 5.64) - 0.5)
     elif material == c.HILLS:
-        value = 1.0 + 0.5 * (noise(tiles, 2, x * 4.0 + row[c.GRAIN], y * 4.0, fp * 4.0) - 0.5)
-        value *= 1.0 + 0.5 * (noise(tiles, 0, x * 1.5 + row[c.GRAIN], y * 1.5, fp * 1.5) - 0.5)
+        value = 1.0 + 0.5 * (noise(tiles, 2, x * 4.0 + table[n, c.GRAIN], y * 4.0, lod + 2.00) - 0.5)
+        value *= 1.0 + 0.5 * (noise(tiles, 0, x * 1.5 + table[n, c.GRAIN], y * 1.5, lod + 0.58) - 0.5)
     elif material == c.CLOTH:
-        value = 1.0 + 0.5 * (noise(tiles, 0, x * 90.0 + row[c.GRAIN], y * 90.0 + w * 40.0, fp * 90.0) - 0.5)
+        value = 1.0 + 0.5 * (noise(tiles, 0, x * 90.0 + table[n, c.GRAIN], y * 90.0 + w * 40.0, lod + 6.49) - 0.5)
     else:
-        value = _stained(tiles, x, y, row[c.GRAIN], fp, strength, strength)
-    return row[c.COLOR] * value, row[c.COLOR + 1] * value, row[c.COLOR + 2] * value, gloss
+        value = _stained(tiles, x, y, table[n, c.GRAIN], lod, strength, strength)
+    return table[n, c.COLOR] * value, table[n, c.COLOR + 1] * value, table[n, c.COLOR + 2] * value, gloss
