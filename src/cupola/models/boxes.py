@@ -10,7 +10,7 @@ import math
 import torch
 from jaxtyping import Bool, Float, Int8, Int64
 from torch import Tensor
-from torchvision.ops import batched_nms, box_iou, nms
+from torchvision.ops import batched_nms, nms
 
 MAX_LOG_SCALE = math.log(1000 / 16)
 """A box grows at most by this log factor in one step (spec-network 1.5)."""
@@ -82,6 +82,18 @@ def boxes_of_masks(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 4"]:
     return torch.stack((x0, y0, x1, y1), -1).float()
 
 
+def pairwise_iou(first: Float[Tensor, "m 4"], second: Float[Tensor, "n 4"]) -> Float[Tensor, "m n"]:
+    """Overlap of every pair; 0 where both boxes are empty. Coordinate by coordinate: with the pairs of coordinates in
+    the last axis, as torchvision has it, a CPU cannot use its vectors."""
+    x0, y0, x1, y1 = (coordinate.contiguous() for coordinate in first[:, :, None].unbind(1))
+    a0, b0, a1, b1 = (coordinate.contiguous() for coordinate in second.unbind(1))
+    width = torch.minimum(x1, a1).sub_(torch.maximum(x0, a0)).clamp_(min=0)
+    height = torch.minimum(y1, b1).sub_(torch.maximum(y0, b0)).clamp_(min=0)
+    both = width.mul_(height)
+    union = ((x1 - x0) * (y1 - y0) + (a1 - a0) * (b1 - b0)).sub_(both)
+    return both.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+
+
 def match_boxes(
     objects: Float[Tensor, "m 4"],
     boxes: Float[Tensor, "n 4"],
@@ -98,7 +110,7 @@ def match_boxes(
     if len(objects) == 0:
         index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return index, index.to(torch.int8), torch.zeros(len(boxes), device=boxes.device)
-    overlap = box_iou(objects, boxes)
+    overlap = pairwise_iou(objects, boxes)
     best, index = overlap.max(0)
     label = torch.full_like(index, -1, dtype=torch.int8)
     label[best < negative] = 0

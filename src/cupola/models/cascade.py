@@ -98,7 +98,7 @@ class RoiHeads(nn.Module):
         box = settings.box
         self.box_head = nn.ModuleList(BoxHead(inputs * box.pooled**2, box.channels) for _ in box.ious)
         self.box_predictor = nn.ModuleList(BoxPredictor(box.channels, num_things) for _ in box.ious)
-        self.mask_head = MaskHead(inputs, num_things, settings.mask)
+        self.mask_head = MaskHead(inputs, num_things, settings.mask, separable=settings.separable)
 
     # ---- both
 
@@ -190,6 +190,18 @@ class RoiHeads(nn.Module):
             for boxes, target, integral in zip(proposals, targets, integrals, strict=True)
         ]
         losses = self.mask_losses(features, regions, targets)
+        return losses | self.cascade_losses(features, regions, targets, sizes, integrals)
+
+    def cascade_losses(
+        self,
+        features: list[Tensor],
+        regions: list[Regions],
+        targets: list[Target],
+        sizes: Sizes,
+        integrals: list[Tensor | None],
+    ) -> dict[str, Tensor]:
+        """Class and box losses of every stage, from the first stage's regions."""
+        losses: dict[str, Tensor] = {}
         for number in range(len(self.box_head)):
             boxes = [region.boxes for region in regions]
             logits, deltas = self.stage(number, features, boxes)

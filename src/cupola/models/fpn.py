@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cupola.models.layers import NormedConv
+from cupola.models.layers import NormedConv, NormedSeparable
 from cupola.models.resnet import ResNet
 from cupola.models.settings import TrunkSettings
 
@@ -17,21 +17,24 @@ LEVELS = (2, 3, 4, 5)
 class FeaturePyramid(nn.Module):
     """Trunk and pyramid; BatchNorm after every convolution, no activation."""
 
-    def __init__(self, settings: TrunkSettings, channels: int, *, with_p6: bool) -> None:
+    def __init__(self, settings: TrunkSettings, channels: int, *, with_p6: bool, separable: bool) -> None:
         super().__init__()
         self.bottom_up = ResNet(settings)
         self.with_p6 = with_p6
         for level, inputs in zip(LEVELS, settings.channels, strict=True):
             self.add_module(f"fpn_lateral{level}", NormedConv(inputs, channels, 1))
-            self.add_module(f"fpn_output{level}", NormedConv(channels, channels, 3))
-        for name, module in self.named_children():
+            output = NormedSeparable(channels, channels) if separable else NormedConv(channels, channels, 3)
+            self.add_module(f"fpn_output{level}", output)
+        for module in self.children():
             if isinstance(module, NormedConv):
-                assert name.startswith("fpn_")
                 nn.init.kaiming_uniform_(module.weight, a=1)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Sides must be multiples of 32. Returns P2, P3, P4, P5 and perhaps P6, strides 4 to 64."""
-        trunk = self.bottom_up(images)
+        return self.pyramid(self.bottom_up(images))
+
+    def pyramid(self, trunk: list[Tensor]) -> list[Tensor]:
+        """The levels of C2, C3, C4, C5."""
         merged: Tensor | None = None
         pyramid = []
         for level, features in reversed(list(zip(LEVELS, trunk, strict=True))):

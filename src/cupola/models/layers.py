@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,6 +25,36 @@ class NormedConv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         output = self.norm(super().forward(input))
         return functional.relu_(output) if self.relu else output
+
+
+class Separable(nn.Module):
+    """A 3x3 convolution as depthwise and pointwise ones: on a CPU a fifth of the time of a full one at 64 channels
+    (forward and backward; benchmarks/network.py)."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
+        self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=bias)
+        nn.init.kaiming_normal_(self.depthwise.weight, nonlinearity="linear")
+        nn.init.kaiming_normal_(self.pointwise.weight, nonlinearity="relu")
+        if bias:
+            zero_bias(self.pointwise)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.as_tensor(self.pointwise(self.depthwise(features)))
+
+
+class NormedSeparable(Separable):
+    """`Separable` with a BatchNorm and, if asked for, a ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, *, relu: bool = False) -> None:
+        super().__init__(inputs, outputs, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.relu = relu
+
+    def forward(self, features: Tensor) -> Tensor:
+        output = self.norm(super().forward(features))
+        return functional.relu_(output) if self.relu else torch.as_tensor(output)
 
 
 def zero_bias(layer: nn.Module) -> None:

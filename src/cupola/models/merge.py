@@ -18,7 +18,7 @@ def merge_panoptic(
     *,
     score_threshold: float = 0.5,
     overlap: float = 0.5,
-    stuff_area: float = 4096,
+    stuff_area: float = 4096.0,
 ) -> tuple[Int32[Tensor, "h w"], tuple[Segment, ...]]:
     """Objects by descending score take their free pixels, then stuff takes what is left.
 
@@ -36,7 +36,7 @@ def merge_panoptic(
         mask = masks[index]
         free = mask & (panoptic == 0)
         area, free_area = int(mask.sum()), int(free.sum())
-        if area == 0 or area - free_area > overlap * area:
+        if area == 0 or (area - free_area) / area > overlap:
             continue
         panoptic[free] = len(segments) + 1
         segments.append(Segment(len(segments) + 1, int(classes[index]), True, free_area, score))

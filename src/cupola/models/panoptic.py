@@ -14,7 +14,7 @@ from cupola.models.boxes import clip_boxes, has_area, integral_image
 from cupola.models.cascade import RoiHeads, Sizes
 from cupola.models.fpn import FeaturePyramid
 from cupola.models.layers import upsample
-from cupola.models.losses import semantic_loss
+from cupola.models.losses import semantic_loss as pixel_loss
 from cupola.models.mask_head import paste_masks
 from cupola.models.merge import merge_panoptic
 from cupola.models.records import IGNORE, Detections, NetworkPrediction, Target
@@ -53,10 +53,12 @@ class PanopticNetwork(nn.Module):
         self.num_things = num_things
         self.num_stuff = num_stuff
         channels = settings.fpn_channels
-        self.backbone = FeaturePyramid(settings.trunk, channels, with_p6=len(settings.rpn.sizes) == 5)
-        self.sem_seg_head = SemanticHead(channels, num_stuff, settings.semantic)
+        light = settings.separable
+        with_p6 = len(settings.rpn.sizes) == 5
+        self.backbone = FeaturePyramid(settings.trunk, channels, with_p6=with_p6, separable=light)
+        self.sem_seg_head = SemanticHead(channels, num_stuff, settings.semantic, separable=light)
         if num_things:
-            self.proposal_generator = RegionProposalNetwork(channels, settings.rpn)
+            self.proposal_generator = RegionProposalNetwork(channels, settings.rpn, separable=light)
             self.roi_heads = RoiHeads(channels, num_things, settings)
         self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).reshape(3, 1, 1), persistent=False)
@@ -85,7 +87,7 @@ class PanopticNetwork(nn.Module):
         """
         sizes: Sizes = [(image.shape[1], image.shape[2]) for image in images]
         features = self.backbone(self.batch(images))
-        losses = {"semantic": self._semantic_loss(features, targets, generator)}
+        losses = {"semantic": self.semantic_loss(features, targets, generator)}
         if not self.num_things:
             return losses
         objects = [_with_area(target) for target in targets]
@@ -99,8 +101,9 @@ class PanopticNetwork(nn.Module):
         boxes = [box for box, _ in proposals]
         return losses | self.roi_heads.losses(features, boxes, objects, sizes, integrals, generator)
 
-    def _semantic_loss(self, features: list[Tensor], targets: Sequence[Target], generator: torch.Generator) -> Tensor:
-        """At a stride of n, one pixel of every n x n is compared, at an offset drawn for the whole batch."""
+    def semantic_loss(self, features: list[Tensor], targets: Sequence[Target], generator: torch.Generator) -> Tensor:
+        """Weighted cross-entropy of the semantic head. At a loss stride of n, one pixel of every n x n is compared,
+        at an offset drawn for the whole batch."""
         settings = self.settings.semantic
         logits = upsample(self.sem_seg_head(features).float(), STRIDE // settings.loss_stride)
         stride = settings.loss_stride
@@ -109,7 +112,7 @@ class PanopticNetwork(nn.Module):
         for row, target in zip(wanted, targets, strict=True):
             row[: target.semantic.shape[0], : target.semantic.shape[1]] = target.semantic
         y, x = torch.randint(stride, (2,), generator=generator, device=generator.device).tolist()
-        return settings.loss_weight * semantic_loss(logits, wanted[:, y::stride, x::stride])
+        return settings.loss_weight * pixel_loss(logits, wanted[:, y::stride, x::stride])
 
     @torch.no_grad()
     def predict(
@@ -147,7 +150,7 @@ class PanopticNetwork(nn.Module):
                 objects.classes,
                 score_threshold=score_threshold if merge_threshold is None else merge_threshold,
                 overlap=merge.overlap if overlap is None else overlap,
-                stuff_area=least if stuff_area is None else stuff_area,
+                stuff_area=float(least if stuff_area is None else stuff_area),
             )
             results.append(
                 NetworkPrediction(logits, objects.boxes, objects.scores, objects.classes, masks, panoptic, segments)

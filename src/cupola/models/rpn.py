@@ -18,7 +18,7 @@ from cupola.models.boxes import (
     sample,
     suppress,
 )
-from cupola.models.layers import zero_bias
+from cupola.models.layers import Separable, zero_bias
 from cupola.models.records import Target
 from cupola.models.settings import NegativeSettings, RpnSettings
 
@@ -47,12 +47,14 @@ def level_anchors(
 class RpnHead(nn.Module):
     """One convolution and two predictors, shared by all levels."""
 
-    def __init__(self, inputs: int, channels: int, anchors: int) -> None:
+    def __init__(self, inputs: int, channels: int, anchors: int, *, separable: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.conv = Separable(inputs, channels) if separable else nn.Conv2d(inputs, channels, 3, padding=1)
         self.objectness_logits = nn.Conv2d(channels, anchors, 1)
         self.anchor_deltas = nn.Conv2d(channels, 4 * anchors, 1)
         for layer in (self.conv, self.objectness_logits, self.anchor_deltas):
+            if isinstance(layer, Separable):
+                continue
             nn.init.normal_(layer.weight, std=0.01)
             zero_bias(layer)
 
@@ -69,11 +71,11 @@ class RpnHead(nn.Module):
 class RegionProposalNetwork(nn.Module):
     """Features to proposals, and the loss of the anchors."""
 
-    def __init__(self, inputs: int, settings: RpnSettings) -> None:
+    def __init__(self, inputs: int, settings: RpnSettings, *, separable: bool) -> None:
         super().__init__()
         self.settings = settings
         per_place = len(settings.sizes[0]) * len(settings.ratios)
-        self.rpn_head = RpnHead(inputs, settings.channels, per_place)
+        self.rpn_head = RpnHead(inputs, settings.channels, per_place, separable=separable)
 
     def anchors(self, features: list[Tensor]) -> list[Tensor]:
         """Anchors of each level, n x 4 [px]; level k has stride 2^(k + 2)."""
@@ -123,8 +125,8 @@ class RegionProposalNetwork(nn.Module):
         """
         settings = self.settings
         anchor = torch.cat(anchors)
-        logit, delta = torch.cat(logits, 1), torch.cat(deltas, 1)
-        objectness, box = logit.sum() * 0, delta.sum() * 0
+        logit, delta = torch.cat(logits, 1).flatten(), torch.cat(deltas, 1).flatten(0, 1)
+        positives, chosen, wanted = [], [], []
         for image, (target, integral) in enumerate(zip(targets, integrals, strict=True)):
             index, label, _ = match_boxes(
                 target.boxes, anchor, settings.negative, settings.positive, settings.best_floor
@@ -133,14 +135,13 @@ class RegionProposalNetwork(nn.Module):
                 background = label == 0
                 label[background & (covered_share(integral, anchor) > negatives.anchor_ignored)] = -1
             positive, negative = sample(label, settings.samples, settings.positive_share, generator)
-            chosen = torch.cat((positive, negative))
-            truth = torch.zeros_like(logit[image, chosen])
-            truth[: len(positive)] = 1
-            objectness = objectness + functional.binary_cross_entropy_with_logits(
-                logit[image, chosen], truth, reduction="sum"
-            )
-            if len(positive):
-                wanted = encode_boxes(target.boxes[index[positive]], anchor[positive], ANCHOR_CODE)
-                box = box + functional.l1_loss(delta[image, positive], wanted, reduction="sum")
+            wanted.append(encode_boxes(target.boxes[index[positive]], anchor[positive], ANCHOR_CODE))
+            positives.append(positive + image * len(anchor))
+            chosen.append(negative + image * len(anchor))
+        positive = torch.cat(positives)
+        scores = logit[torch.cat((positive, *chosen))]
+        truth = (torch.arange(len(scores), device=scores.device) < len(positive)).float()
+        objectness = functional.binary_cross_entropy_with_logits(scores, truth, reduction="sum")
+        box = functional.l1_loss(delta[positive], torch.cat(wanted), reduction="sum")
         divisor = settings.samples * len(targets)
         return {"rpn_objectness": objectness / divisor, "rpn_box": box / divisor}

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cupola.models.fpn import LEVELS
-from cupola.models.layers import Doubling, NormedConv, upsample, zero_bias
+from cupola.models.layers import Doubling, NormedConv, NormedSeparable, upsample, zero_bias
 from cupola.models.settings import SemanticHeadSettings
 
 STRIDE = 4
@@ -21,7 +21,7 @@ class SemanticHead(nn.Module):
     """Layout `per_level`: p2..p5 are convolutions with GroupNorm and doublings up to stride 4, then summed. Layout
     `summed`: the levels are enlarged, summed, and convolved (`merged`)."""
 
-    def __init__(self, inputs: int, num_stuff: int, settings: SemanticHeadSettings) -> None:
+    def __init__(self, inputs: int, num_stuff: int, settings: SemanticHeadSettings, *, separable: bool) -> None:
         super().__init__()
         self.settings = settings
         channels = settings.channels
@@ -36,7 +36,14 @@ class SemanticHead(nn.Module):
                 self.add_module(f"p{level}", nn.Sequential(*layers))
         else:
             sources = [inputs] + [channels] * (settings.convolutions - 1)
-            self.merged = nn.Sequential(*(NormedConv(source, channels, 3, relu=True) for source in sources))
+            self.merged = nn.Sequential(
+                *(
+                    NormedSeparable(source, channels, relu=True)
+                    if separable
+                    else NormedConv(source, channels, 3, relu=True)
+                    for source in sources
+                )
+            )
         self.predictor = nn.Conv2d(channels, num_stuff + 1, 1)
         nn.init.kaiming_normal_(self.predictor.weight, mode="fan_out", nonlinearity="relu")
         zero_bias(self.predictor)
