@@ -54,6 +54,10 @@ MIN_INLIERS = 0.25
 BIAS_PRIOR = 1.0
 """Standard deviation expected of each coefficient of the disparity's bias [px]."""
 
+BIAS_SYSTEMATIC = 0.05
+"""Errors of the flow that all pixels share [px]: however many pixels speak for a bias, they say no more than one
+pixel known this well."""
+
 BIAS_LIMIT = 2.5
 """A rectified rig is never further off than this [px]."""
 
@@ -302,6 +306,7 @@ def estimate_disparity_bias(
         q, residual, slope = _residuals(corrected, rotation, translation)
         gain = points.rho_variance / (points.variance + points.rho_variance * (slope**2).sum(-1))
         weight = (IRLS_SCALES[-1] / (IRLS_SCALES[-1] + _chi2(corrected, residual, slope))) ** 2 / points.variance
+        weight = weight * min(1.0, (calibration.fx / BIAS_SYSTEMATIC) ** 2 / max(float(weight.sum()), 1e-9))
         j_x, j_y = (
             np.concatenate([rows, terms * slope[:, i : i + 1] / scale], 1)
             for i, rows in enumerate(_jacobian(q, corrected.rho))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +11,8 @@ from cupola.geometry.ego_motion import DISPARITY_SIGMA
 from cupola.motion import kernels
 from cupola.motion.scene import Scene
 
-CELL, REFERENCE_PIXELS = 4, 376 * 1241
-"""Side of a cell [px] in an image of so many pixels (KITTI); it follows the root of the number, but is at least 2."""
+CELL, LEAST_CELL = 4, 2
+"""Side of a cell at KITTI size, and the least [px]."""
 
 WINDOW = 2
 """A cell is tested with its neighbours up to this many cells away: 5 x 5 (findings-motion 3)."""
@@ -31,6 +30,10 @@ SEED, GROW = 18.0, 8.0
 UNEXPLAINED = 5.0
 """Remaining chi^2 a pixel above which one translation does not explain a cell (findings-motion 3)."""
 
+UNEXPLAINED_SHARE = 0.12
+"""A cell is also explained where this share of the static scene's chi^2 at most remains: walking people and large
+motions leave more than noise."""
+
 REACH = 2
 """Cells are linked up to this many cells apart."""
 
@@ -39,6 +42,9 @@ ALIKE = 0.35
 
 TRIMS = 3
 """How often cells that the cluster's translation leaves unexplained are taken out."""
+
+ROUNDS = 6
+"""How often cells that were taken out are linked anew."""
 
 LOW = 0.2
 """Pixels lower than this are road and shadow [m] (findings-motion 3)."""
@@ -62,11 +68,6 @@ class Cluster:
         return ys.astype(np.int32), xs.astype(np.int32)
 
 
-def cell_side(height: int, width: int) -> int:
-    """Side of a cell [px]."""
-    return max(2, round(CELL * math.sqrt(height * width / REFERENCE_PIXELS)))
-
-
 def upright(scene: Scene) -> Bool[np.ndarray, "h w"]:
     """Known pixels that stand above the ground."""
     with np.errstate(invalid="ignore"):
@@ -86,7 +87,7 @@ def _solve(sums: Float64[np.ndarray, "*s 12"]) -> tuple[Float64[np.ndarray, "*s 
 
 def find_clusters(scene: Scene) -> list[Cluster]:
     """Clusters of cells that move alike along the ground, strongest first (findings-motion 3)."""
-    side = cell_side(*scene.size)
+    side = max(LEAST_CELL, round(CELL * scene.scale))
     sums = kernels.cell_sums(
         scene.flow,
         scene.moved,
@@ -103,33 +104,68 @@ def find_clusters(scene: Scene) -> list[Cluster]:
     velocity, evidence = _solve(windows)
     count = windows[..., 10]
     with np.errstate(divide="ignore", invalid="ignore"):
-        explained = (windows[..., 9] - evidence) / count < UNEXPLAINED
+        explained = windows[..., 9] - evidence < np.maximum(UNEXPLAINED * count, UNEXPLAINED_SHARE * windows[..., 9])
         disparity = sums[..., 11] / sums[..., 10]
     significance = np.where(explained & (sums[..., 10] > 0), evidence / (SAMPLE_PIXELS + SYSTEMATIC * count), 0.0)
-    labels = kernels.link_cells(
-        significance, SEED, GROW, velocity, disparity, REACH, scene.depth_scale, NEAR_METRES, NEAR_PIXELS, ALIKE
-    )
-    clusters = [
-        cluster
-        for label in range(1, labels.max(initial=0) + 1)
-        if (cluster := _trimmed(labels == label, sums, side)) is not None
-    ]
+    clusters: list[Cluster] = []
+    for _ in range(ROUNDS):
+        labels = _link(scene, significance, velocity, disparity, ALIKE)
+        if not labels.any():
+            break
+        for label in range(1, labels.max() + 1):
+            cells = labels == label
+            best = np.unravel_index(np.argmax(np.where(cells, significance, -1.0)), cells.shape)
+            kept = _explained(cells, sums, velocity[best])
+            significance[kept] = 0.0
+            significance[best] = 0.0
+            clusters += _split(scene, kept, sums, disparity, side)
     return sorted(clusters, key=lambda cluster: -cluster.significance)
 
 
-def _trimmed(cells: Bool[np.ndarray, "rows columns"], sums: np.ndarray, side: int) -> Cluster | None:
-    """The cluster without the cells that its own translation does not explain, or None where nothing is left."""
+def _link(
+    scene: Scene, significance: np.ndarray, velocity: np.ndarray, disparity: np.ndarray, alike: float
+) -> np.ndarray:
+    return np.asarray(
+        kernels.link_cells(
+            significance, SEED, GROW, velocity, disparity, REACH, scene.depth_scale, NEAR_METRES, NEAR_PIXELS, alike
+        )
+    )
+
+
+def _explained(
+    cells: Bool[np.ndarray, "rows columns"], sums: np.ndarray, velocity: Float64[np.ndarray, "2"]
+) -> Bool[np.ndarray, "rows columns"]:
+    """Those of the cells that one translation explains; it starts at the most significant cell's.
+
+    Linking goes from neighbour to neighbour, so a chain may join a cyclist and the car behind; what is taken out here
+    is linked anew in the next round.
+    """
+    kept = np.zeros_like(cells)
+    mine = sums[cells]
     for _ in range(TRIMS):
-        velocity, _ = _solve(sums[cells].sum(0))
-        rest = _remaining(sums[cells], velocity) / np.maximum(sums[cells][:, 10], 1)
-        keep = rest < UNEXPLAINED
+        limit = np.maximum(UNEXPLAINED * mine[:, 10], UNEXPLAINED_SHARE * mine[:, 9])
+        keep = _remaining(mine, velocity) < limit
         if not keep.any():
-            return None
-        cells = cells.copy()
-        cells[cells] = keep
-    total = sums[cells].sum(0)
-    velocity, evidence = _solve(total)
-    return Cluster(cells, velocity, float(evidence / (SAMPLE_PIXELS + SYSTEMATIC * total[10])), side)
+            return kept
+        velocity, _ = _solve(mine[keep].sum(0))
+    kept[cells] = keep
+    return kept
+
+
+def _split(
+    scene: Scene, cells: Bool[np.ndarray, "rows columns"], sums: np.ndarray, disparity: np.ndarray, side: int
+) -> list[Cluster]:
+    """Connected pieces of cells that move alike, as clusters; weak pieces are left out."""
+    still = np.zeros((*cells.shape, 2))
+    labels = _link(scene, np.where(cells, np.inf, 0.0), still, disparity, 1.0)
+    clusters = []
+    for label in range(1, labels.max() + 1):
+        total = sums[labels == label].sum(0)
+        velocity, evidence = _solve(total)
+        significance = float(evidence / (SAMPLE_PIXELS + SYSTEMATIC * total[10]))
+        if significance >= GROW:
+            clusters.append(Cluster(labels == label, velocity, significance, side))
+    return clusters
 
 
 def _remaining(sums: Float64[np.ndarray, "n 12"], velocity: Float64[np.ndarray, "2"]) -> Float64[np.ndarray, "n"]:

@@ -9,8 +9,10 @@ import numpy as np
 
 from cupola.motion.cells import find_clusters
 from cupola.motion.objects import MovingObject, find_objects
-from cupola.motion.proof import proven, views
+from cupola.motion.proof import proven
 from cupola.motion.scene import Scene, observe
+from cupola.motion.search import with_large_motions
+from cupola.motion.views import LEAST_NORMALISATION, NORMALISATION, make_views
 from cupola.types import Correspondence, Instances, StereoClip
 
 
@@ -31,7 +33,8 @@ class EgoMotionSegmenter:
         scene = observe(clip, correspondence, rng)
         if scene is None:
             return Instances.empty(*clip.first.size)
-        images = views(clip, scene)
+        images = make_views(clip, max(LEAST_NORMALISATION, scene.odd(NORMALISATION)))
+        scene = with_large_motions(scene, images, rng)
         objects = [one for one in find_objects(scene, find_clusters(scene)) if proven(scene, images, one)]
         return _instances(scene, objects[: self.max_objects])
 

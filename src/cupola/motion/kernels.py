@@ -246,3 +246,75 @@ def link_cells(significance, seed, grow, velocity, disparity, reach, depth_scale
                         stack[size, 0], stack[size, 1] = j, i
                         size += 1
     return labels
+
+
+@njit(cache=True)
+def depth_segments(mask, disparity, step, share):
+    """Connected pixels (4 neighbours) of the mask whose disparities differ by at most step + share * disparity, int32
+    h w, 0 = none, numbered row by row; and the number of segments."""
+    height, width = mask.shape
+    labels = np.zeros((height, width), np.int32)
+    stack = np.empty((height * width, 2), np.int32)
+    count = 0
+    for y0 in range(height):
+        for x0 in range(width):
+            if labels[y0, x0] or not mask[y0, x0]:
+                continue
+            count += 1
+            labels[y0, x0] = count
+            stack[0, 0], stack[0, 1] = y0, x0
+            size = 1
+            while size:
+                size -= 1
+                y, x = stack[size, 0], stack[size, 1]
+                d = disparity[y, x]
+                for k in range(4):
+                    j, i = y + (k == 0) - (k == 1), x + (k == 2) - (k == 3)
+                    if j < 0 or i < 0 or j >= height or i >= width or labels[j, i] or not mask[j, i]:
+                        continue
+                    if abs(disparity[j, i] - d) <= step + share * d:
+                        labels[j, i] = count
+                        stack[size, 0], stack[size, 1] = j, i
+                        size += 1
+    return labels, count
+
+
+@njit(cache=True)
+def search_costs(ys, xs, first, second, disparity, disparity_next, motion, rig, shifts, cap, disagreement):
+    """Mean cost of the listed pixels under each of the translations shifts (k x 3, camera axes, after `motion`).
+
+    Cost of a pixel: min(|first - second|, cap) at the nearest pixel it goes to, plus min(|d - d_next| / 1.5, 1) *
+    disagreement, half of that where d_next is unknown, all of both outside the image.
+    """
+    fx, fy, cx, cy, baseline = rig[0], rig[1], rig[2], rig[3], rig[4]
+    height, width = first.shape
+    count = len(ys)
+    base, rho, own = np.empty((count, 3)), np.empty(count), np.empty(count, np.float32)
+    for k in range(count):
+        mx, my = (xs[k] - cx) / fx, (ys[k] - cy) / fy
+        d = disparity[ys[k], xs[k]]
+        rho[k] = d / (fx * baseline)
+        own[k] = first[ys[k], xs[k]]
+        for i in range(3):
+            base[k, i] = motion[i, 0] * mx + motion[i, 1] * my + motion[i, 2] + rho[k] * motion[i, 3]
+    costs = np.empty(len(shifts))
+    for s in range(len(shifts)):
+        total = 0.0
+        for k in range(count):
+            z = base[k, 2] + rho[k] * shifts[s, 2]
+            if z < 0.1:
+                total += cap + disagreement
+                continue
+            px = int(np.floor(fx * (base[k, 0] + rho[k] * shifts[s, 0]) / z + cx + 0.5))
+            py = int(np.floor(fy * (base[k, 1] + rho[k] * shifts[s, 1]) / z + cy + 0.5))
+            if px < 0 or py < 0 or px >= width or py >= height:
+                total += cap + disagreement
+                continue
+            total += min(abs(own[k] - second[py, px]), cap)
+            other = disparity_next[py, px]
+            if np.isnan(other):
+                total += 0.5 * disagreement
+            else:
+                total += min(abs(other - rho[k] * fx * baseline / z) / 1.5, 1.0) * disagreement
+        costs[s] = total / count
+    return costs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Float64, Int32
 
 from cupola.geometry.ego_motion import DISPARITY_SIGMA
 from cupola.motion import kernels
-from cupola.motion.cells import Cluster, cell_side, upright
+from cupola.motion.cells import Cluster, upright
 from cupola.motion.scene import Scene
 
 REFIT_SCALES = (25.0, 9.0, 9.0, 9.0)
@@ -34,6 +34,13 @@ EVIDENCE = 0.3
 
 AVERAGE, CLOSE, OPEN = 9, 7, 3
 """Sides of the averaging box and of the closing and opening [px at KITTI size]."""
+
+CLEARLY_BETTER, MIN_LEFT = 0.7, 0.5
+"""A weaker object takes a shared pixel where its misfit is below this share of the stronger one's; it is dropped if
+less than this share of its mask is left."""
+
+MAX_MOTION = 6.0
+"""Nothing on a street moves faster [m a frame]: 60 m/s at ten frames a second."""
 
 MIN_AREA, MIN_MOTION, MIN_KNOWN = 0.4, 0.08, 0.3
 """Smallest object [m^2], slowest [m a frame], and least share of pixels with known flow (findings-motion 5)."""
@@ -71,11 +78,6 @@ def bounds(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
-def odd(pixels: float, scene: Scene) -> int:
-    """A length at KITTI size [px] as an odd number of this image's pixels, at least 3."""
-    return max(3, 2 * round((pixels * cell_side(*scene.size) / 4 - 1) / 2) + 1)
-
-
 def refit(
     scene: Scene, ys: Int32[np.ndarray, "n"], xs: Int32[np.ndarray, "n"], velocity: Float64[np.ndarray, "2"]
 ) -> Float64[np.ndarray, "2"]:
@@ -109,7 +111,7 @@ def find_objects(scene: Scene, clusters: list[Cluster]) -> list[MovingObject]:
     """Objects from clusters: refit, merge, grow, complete (findings-motion 5). Not yet proven."""
     parts = [_part(scene, cluster) for cluster in clusters]
     objects = [grown for part in _merged(scene, parts) if (grown := _grow(scene, part)) is not None]
-    return _without_reflections(scene, objects)
+    return _without_reflections(scene, _without_overlap(scene, objects))
 
 
 def _part(scene: Scene, cluster: Cluster) -> _Part:
@@ -160,13 +162,13 @@ def _grow(scene: Scene, part: _Part) -> MovingObject | None:
     static = np.minimum(scene.chi2(None, box), CHI2_CAP)
     moving = np.minimum(scene.chi2(part.velocity, box), CHI2_CAP)
     gain = static - moving
-    side = odd(AVERAGE, scene)
+    side = scene.odd(AVERAGE)
     with np.errstate(invalid="ignore"):
         inside = (disparity > low) & (disparity < high)
         candidate = inside & (height > LOWEST) & (height < HIGHEST)
         measured = np.isfinite(gain) & inside
     mean = _box_mean(np.nan_to_num(gain), measured, side)
-    mask = _opened(_closed(candidate & (mean > EVIDENCE), odd(CLOSE, scene)), odd(OPEN, scene))
+    mask = _opened(_closed(candidate & (mean > EVIDENCE), scene.odd(CLOSE)), scene.odd(OPEN))
     seeds = np.zeros(mask.shape, bool)
     seeds[part.ys - box[0], part.xs - box[2]] = True
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
@@ -176,7 +178,7 @@ def _grow(scene: Scene, part: _Part) -> MovingObject | None:
         return None
     against = (disparity < low) | (disparity > high) | (height < LOWEST) | (measured & (mean < 0))
     mask = _hull(mask) & ~against
-    mask = _largest_parts(mask, odd(OPEN, scene))
+    mask = _largest_parts(mask, scene.odd(OPEN))
     if not mask.any() or not _large_enough(scene, mask, window, part.velocity):
         return None
     full = np.zeros(scene.size, bool)
@@ -243,7 +245,36 @@ def _large_enough(scene: Scene, mask: np.ndarray, window: tuple[slice, slice], v
     depth = scene.depth_scale / np.maximum(scene.filled[window][mask], 0.3)
     area = float((depth**2).sum()) / (scene.calibration.fx * scene.calibration.fy)
     known = float(scene.known[window][mask].mean())
-    return area >= MIN_AREA and float(np.linalg.norm(velocity)) >= MIN_MOTION and known >= MIN_KNOWN
+    return area >= MIN_AREA and MIN_MOTION <= float(np.linalg.norm(velocity)) <= MAX_MOTION and known >= MIN_KNOWN
+
+
+def _without_overlap(scene: Scene, objects: list[MovingObject]) -> list[MovingObject]:
+    """Gives every pixel to one object, strongest first: a weaker one gets a shared pixel only where its motion explains
+    the surroundings clearly better, and is dropped where it loses most of its mask."""
+    kept: list[MovingObject] = []
+    for one in objects:
+        y0, y1, x0, x1 = one.box
+        window = np.s_[y0:y1, x0:x1]
+        mine = _misfit(scene, one.velocity, one.box)
+        mask, taken = one.mask.copy(), []
+        for other in kept:
+            shared = mask[window] & other.mask[window]
+            if shared.any():
+                lost = shared & ~(mine < CLEARLY_BETTER * _misfit(scene, other.velocity, one.box))
+                mask[window][lost] = False
+                taken.append((other, shared & ~lost))
+        if mask.sum() < MIN_LEFT * one.mask.sum():
+            continue
+        for other, won in taken:
+            other.mask[window][won] = False
+        kept.append(replace(one, mask=mask))
+    return [one for one in kept if one.mask.any()]
+
+
+def _misfit(scene: Scene, velocity: np.ndarray, box: tuple[int, int, int, int]) -> Float32[np.ndarray, "a b"]:
+    """Averaged chi^2 under a motion."""
+    chi2 = np.minimum(scene.chi2(velocity, box), CHI2_CAP)
+    return _box_mean(np.nan_to_num(chi2), np.isfinite(chi2), scene.odd(AVERAGE))
 
 
 def _without_reflections(scene: Scene, objects: list[MovingObject]) -> list[MovingObject]:

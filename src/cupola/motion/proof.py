@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Bool, Float64
 
 from cupola.geometry.ego_motion import DISPARITY_SIGMA
 from cupola.motion import kernels
-from cupola.motion.objects import MovingObject, odd
+from cupola.motion.objects import MovingObject
 from cupola.motion.scene import Scene
-from cupola.types import StereoClip
+from cupola.motion.views import DIFFERENCE_CAP, Views, project
 
 LOWEST_PART = 1.0
 """An object reaches down to this height above the ground [m]: treetops and sky edges do not (findings-motion 6)."""
@@ -23,40 +21,6 @@ VERTICAL_SHARE = 0.35
 BETTER = 0.9
 """Photometric error under the object's motion against that under the static scene's, in both second images
 (findings-motion 6: at least 10 % better; 20 % loses one car, 30 % three)."""
-
-NORMALISATION = 9
-"""Side of the box over which grey values are normalised [px at KITTI size]."""
-
-CONTRAST_FLOOR = 4.0
-"""Added to the local standard deviation [grey levels], so that sensor noise is not blown up."""
-
-DIFFERENCE_CAP = 1.5
-"""A pixel's normalised difference is cut here."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """Locally normalised grey images: the first left, and the second left and right."""
-
-    first: Float32[np.ndarray, "h w"]
-    second: Float32[np.ndarray, "h w"]
-    second_right: Float32[np.ndarray, "h w"]
-
-
-def normalised(image: UInt8[np.ndarray, "h w 3"], side: int) -> Float32[np.ndarray, "h w"]:
-    """Grey values minus their local mean, over their local deviation."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    mean = cv2.boxFilter(grey, -1, (side, side))
-    square = cv2.boxFilter(grey * grey, -1, (side, side))
-    return np.asarray((grey - mean) / (np.sqrt(np.maximum(square - mean * mean, 0)) + CONTRAST_FLOOR), np.float32)
-
-
-def views(clip: StereoClip, scene: Scene) -> Views:
-    """The three images the proof compares."""
-    side = odd(NORMALISATION, scene)
-    return Views(
-        normalised(clip.first.left, side), normalised(clip.second.left, side), normalised(clip.second.right, side)
-    )
 
 
 def proven(scene: Scene, images: Views, one: MovingObject) -> bool:
@@ -116,20 +80,3 @@ def _photometric(
         seen = cv2.remap(image, column[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
         errors.append(np.minimum(np.abs(seen - reference), DIFFERENCE_CAP).mean(dtype=np.float64))
     return np.array(errors)
-
-
-def project(
-    scene: Scene, ys: np.ndarray, xs: np.ndarray, disparity: np.ndarray, velocity: Float64[np.ndarray, "2"] | None
-) -> tuple[Float32[np.ndarray, "n"], Float32[np.ndarray, "n"], Float32[np.ndarray, "n"]]:
-    """Column, row and disparity of pixels in the second frame under a motion [px]."""
-    fx, fy, cx, cy, baseline = scene.rig
-    motion = scene.motion(velocity)
-    rho = disparity.astype(np.float64) / (fx * baseline)
-    rays = np.stack([(xs - cx) / fx, (ys - cy) / fy, np.ones(len(xs))], -1)
-    q = rays @ motion[:, :3].T + rho[:, None] * motion[:, 3]
-    z = np.maximum(q[:, 2], 0.05)
-    return (
-        (fx * q[:, 0] / z + cx).astype(np.float32),
-        (fy * q[:, 1] / z + cy).astype(np.float32),
-        (disparity / z).astype(np.float32),
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
@@ -14,6 +15,9 @@ from cupola.geometry.ego_motion import DISPARITY_SIGMA, EgoMotion, estimate_disp
 from cupola.motion import kernels
 from cupola.motion.ground import depth_of, find_plane, ground_basis, height_above_ground
 from cupola.types import Calibration, Correspondence, StereoClip
+
+REFERENCE_PIXELS = 376 * 1241
+"""Pixels of the images at which the lengths of findings-motion were measured (KITTI)."""
 
 SIGMA_FLOOR, SIGMA_SLOPE = 0.3, 0.6
 """Flow sigma on an axis = floor + slope * forward-backward error [px] (findings-motion 1)."""
@@ -31,8 +35,8 @@ EDGE_STEP, EDGE_SHARE = 1.0, 0.08
 @dataclass(frozen=True)
 class Scene:
     """One clip as evidence. ego: the camera's motion; rig: (fx, fy, cx, cy, baseline); basis: sideways, forward, down;
-    flow, flow_sigma [px]; disparity and moved (the disparity at the flow's target) [px]; filled: disparity without
-    gaps; height above the ground and depth [m]. Unknown: NaN; known: flow and disparity both known."""
+    flow, flow_sigma [px]; disparity, disparity_next and moved (the latter at the flow's target) [px]; filled:
+    disparity without gaps; height above the ground, depth [m]. Unknown: NaN; known: flow and disparity both known."""
 
     calibration: Calibration
     ego: EgoMotion
@@ -41,6 +45,7 @@ class Scene:
     flow: Float32[np.ndarray, "2 h w"]
     flow_sigma: Float32[np.ndarray, "h w"]
     disparity: Float32[np.ndarray, "h w"]
+    disparity_next: Float32[np.ndarray, "h w"]
     moved: Float32[np.ndarray, "h w"]
     filled: Float32[np.ndarray, "h w"]
     height: Float32[np.ndarray, "h w"]
@@ -56,6 +61,15 @@ class Scene:
     def depth_scale(self) -> float:
         """depth * disparity [m px]."""
         return self.calibration.fx * self.calibration.baseline
+
+    @property
+    def scale(self) -> float:
+        """Side of this image over KITTI's."""
+        return math.sqrt(self.disparity.size / REFERENCE_PIXELS)
+
+    def odd(self, pixels: float) -> int:
+        """A length at KITTI size [px] as an odd number of this image's pixels, at least 3."""
+        return max(3, 2 * round((pixels * self.scale - 1) / 2) + 1)
 
     def motion(self, velocity: Float64[np.ndarray, "k"] | None = None) -> Float64[np.ndarray, "3 4"]:
         """[R | t] of the static scene, or of something that also moves by `velocity` in the basis [m]."""
@@ -82,14 +96,9 @@ class Scene:
             )
         )
 
-    def with_flow(
-        self,
-        flow: Float32[np.ndarray, "2 h w"],
-        sigma: Float32[np.ndarray, "h w"],
-        disparity_next: Float32[np.ndarray, "h w"],
-    ) -> Scene:
+    def with_flow(self, flow: Float32[np.ndarray, "2 h w"], sigma: Float32[np.ndarray, "h w"]) -> Scene:
         """The same scene with better flow."""
-        moved = kernels.sample_disparity(disparity_next, flow)
+        moved = kernels.sample_disparity(self.disparity_next, flow)
         known = np.isfinite(flow[0]) & np.isfinite(self.disparity)
         return replace(self, flow=flow, flow_sigma=sigma, moved=moved, known=known)
 
@@ -130,6 +139,7 @@ def observe(clip: StereoClip, correspondence: Correspondence, rng: np.random.Gen
         flow=flow,
         flow_sigma=sigma,
         disparity=disparity,
+        disparity_next=disparity_next,
         moved=kernels.sample_disparity(disparity_next, flow),
         filled=filled,
         height=height_above_ground(disparity, plane, calibration),
