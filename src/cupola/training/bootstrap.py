@@ -1,0 +1,229 @@
+"""`cupola train`: stage 2, the panoptic network from a label store (paper; spec-network 2; findings-demo)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from lightning_fabric import Fabric
+
+from cupola.config import plain, save_config
+from cupola.diagnosis import installed_versions
+from cupola.errors import ConfigError, StoreError
+from cupola.models import PRESETS, NetworkSettings, PanopticNetwork, load_network, save_network
+from cupola.models.checkpoint import CARD
+from cupola.pseudo_labels import LabelStore
+from cupola.training.augment import AugmentSettings
+from cupola.training.copy_paste import CopyPasteSettings
+from cupola.training.data import load_data, require_same_data
+from cupola.training.loop import OptimizerSettings, Plan, run_training
+from cupola.training.sampler import BatchSettings
+from cupola.training.self_labels import SelfLabelSettings
+from cupola.training.state import read_metrics, remove_state
+
+LAST_STEPS = 50
+"""The losses told at the end are means over this many last steps."""
+
+CONFIG = "config.yaml"
+NO_LOSS = ("step", "gradient", "learning_rate", "seconds")
+"""Entries of a line of metrics.jsonl that are no losses."""
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class BootstrapSettings:
+    """How stage 2 learns; the defaults train a small network from nothing in minutes (findings-demo, "Recipe").
+
+    Attributes:
+        batch: images a step.
+        crop: largest (height, width) of a training image [px]; larger frames are seen in crops.
+        skip_empty: leave out frames without an object, as the published code does. By default they stay: they teach
+            semantics, take pastes, and where labels are ignore-aware they do not speak against objects.
+        precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
+        checkpoint_seconds: time between two saved states [s]; a kill loses at most this.
+        optimizer: AdamW and its schedule.
+        augment: how frames are varied.
+        copy_paste: how objects are pasted.
+        self_labels: when and what the network labels itself.
+    """
+
+    batch: int = 4
+    crop: tuple[int, int] = (256, 512)
+    skip_empty: bool = False
+    precision: Precision = "auto"
+    checkpoint_seconds: float = 20.0
+    optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 - frozen
+    augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
+    copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
+    self_labels: SelfLabelSettings = SelfLabelSettings()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"a batch needs at least one image, not {self.batch}")
+        if min(self.crop) < 32:
+            raise ConfigError(f"the crop must be at least 32 x 32 px, but is {self.crop[0]} x {self.crop[1]}")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `train` left in `out`. steps, seconds: of training; frames, objects: learnt from; self_labels: objects the
+    network labelled itself; losses: means over the last steps; things, stuff: pseudo classes in the network's order."""
+
+    out: Path
+    steps: int
+    seconds: float
+    frames: int
+    objects: int
+    self_labels: int
+    losses: dict[str, float]
+    things: tuple[int, ...]
+    stuff: tuple[int, ...]
+
+
+def train(
+    labels: Path,
+    *,
+    out: Path,
+    network: Literal["small", "tiny", "paper"] | NetworkSettings = "small",
+    steps: int = 1500,
+    settings: BootstrapSettings = BootstrapSettings(),
+    seed: int = 0,
+    device: Device = "auto",
+    time_limit: float | None = None,
+) -> TrainingResult:
+    """Trains the panoptic network on a label store.
+
+    Run again with the same arguments, it goes on where it was stopped, with the losses of an unbroken run.
+
+    Args:
+        labels: a finished label store, as `cupola pseudo-label` makes it.
+        out: directory for model.safetensors, model.json, metrics.jsonl, config.yaml.
+        network: size of the network: small (minutes on a CPU), tiny (tests), paper (ResNet-50), or settings of its own.
+        steps: training steps.
+        settings: how it learns.
+        seed: another seed gives another network.
+        device: where it runs; auto takes a GPU if there is one.
+        time_limit: end after this many seconds of training at the latest, with the schedule shortened to fit; results
+            then depend on the machine's speed.
+
+    Returns:
+        What was learnt, and where it is.
+
+    Raises:
+        StoreError: `labels` is no finished label store, or `out` holds a run of other settings.
+        TrainingError: there is nothing to learn from, or a loss is not finite.
+        ConfigError: a setting is out of range, or the device is not there.
+        DiskError: writing failed; the state saved before is kept.
+    """
+    if steps < 1:
+        raise ConfigError(f"training needs at least one step, not {steps}")
+    if time_limit is not None and not time_limit > 0:
+        raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
+    fabric = _fabric(device, settings.precision)
+    store = LabelStore.open(labels)
+    _claim(
+        out, labels=labels, out=out, network=network, steps=steps, settings=settings, seed=seed, device=device,
+        time_limit=time_limit,
+    )  # fmt: skip
+    paste = settings.copy_paste
+    data = load_data(store, skip_empty=settings.skip_empty, min_side=paste.min_side, bank_size=paste.bank, seed=seed)
+    canvas = data.canvas(settings.crop)
+    if (out / CARD).is_file():
+        facts = dict(load_network(out)[1]["training"])
+        require_same_data(out, facts["fingerprint"], data)
+        return _result(out, store, facts)
+    model = _initial(PRESETS[network]() if isinstance(network, str) else network, store, seed)
+    batches = BatchSettings(settings.batch, canvas, seed, settings.augment, paste)
+    plan = Plan(steps, time_limit, settings.checkpoint_seconds, batches, settings.optimizer, settings.self_labels)
+    done, added = run_training(fabric, model, data, out, plan)
+    facts = {
+        "fingerprint": data.fingerprint,
+        "frames": len(data),
+        "objects": data.objects,
+        "self_labels": added,
+        "steps": done.step,
+        "seconds": round(done.seconds, 1),
+        "seed": seed,
+        "image_size": list(canvas),
+        "labels": store.facts(),
+        "versions": installed_versions(),
+    }
+    save_network(out, model, {"things": store.things, "stuff": store.stuff, "training": facts})
+    remove_state(out)
+    return _result(out, store, facts)
+
+
+def _fabric(device: Device, precision: Precision) -> Fabric:
+    """One device and its precision. Raises `ConfigError` where it is not there."""
+    gpu = torch.cuda.is_available()
+    if device == "cuda" and not gpu:
+        raise ConfigError("there is no usable GPU here (device cuda); leave --device out, or see `cupola doctor`")
+    accelerator = "cuda" if gpu and device != "cpu" else "cpu"
+    if precision == "auto":
+        precision = "bfloat16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    fabric = Fabric(
+        accelerator=accelerator, devices=1, precision="bf16-mixed" if precision == "bfloat16" else "32-true"
+    )
+    fabric.launch()
+    return fabric
+
+
+def _claim(directory: Path, **arguments: Any) -> None:
+    """Writes config.yaml, or checks that the one that is there asks for the same. Raises `StoreError`.
+
+    Where labels and results lie and which device runs may differ: the labels' content is compared instead.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        save_config(path, **arguments)
+        return
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = _flat(before if isinstance(before, dict) else {})
+    except (OSError, yaml.YAMLError) as error:
+        raise StoreError(f"{path} cannot be read; delete {directory} or choose another --out") from error
+    now = _flat({name: value for name, value in plain(arguments).items() if name not in ("labels", "out", "device")})
+    for name, value in now.items():
+        if name not in before or before[name] != value:
+            there = before.get(name, "no such setting")
+            raise StoreError(
+                f"{directory} holds a run of other settings ({name}: {there} there, {value} now); choose another "
+                "--out, or delete it to begin anew"
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _initial(settings: NetworkSettings, store: LabelStore, seed: int) -> PanopticNetwork:
+    """The untrained network; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PanopticNetwork(settings, len(store.things), len(store.stuff))
+
+
+def _result(out: Path, store: LabelStore, facts: dict[str, Any]) -> TrainingResult:
+    last = read_metrics(out)[-LAST_STEPS:]
+    names = [name for name in (last[-1] if last else {}) if name not in NO_LOSS]
+    return TrainingResult(
+        out=out,
+        steps=int(facts["steps"]),
+        seconds=float(facts["seconds"]),
+        frames=int(facts["frames"]),
+        objects=int(facts["objects"]),
+        self_labels=int(facts["self_labels"]),
+        losses={name: float(np.mean([line[name] for line in last])) for name in names},
+        things=store.things,
+        stuff=store.stuff,
+    )

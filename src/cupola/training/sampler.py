@@ -1,0 +1,115 @@
+"""Which frames make a batch, and the batch itself: pure functions of (seed, step), so there is no sampler to save."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cupola.models import Target
+from cupola.training.augment import AugmentSettings, augment
+from cupola.training.copy_paste import CopyPasteSettings, paste_objects
+from cupola.training.data import TrainingData
+from cupola.training.targets import Sample, make_target
+
+ORDER, VIEW, NETWORK = 0, 1, 2
+"""What a stream of random numbers is for: the order of frames, a view of a frame, the network's own choices."""
+
+AHEAD = 2
+"""Batches made in advance, while the network works on an earlier one."""
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """size: images a step; canvas: (height, width) of each [px]; seed: of the run."""
+
+    size: int
+    canvas: tuple[int, int]
+    seed: int
+    augment: AugmentSettings
+    copy_paste: CopyPasteSettings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from. keys: of its frames; images: RGB in [0, 1]."""
+
+    keys: tuple[str, ...]
+    images: list[Float[Tensor, "3 h w"]]
+    targets: list[Target]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device."""
+        return Batch(self.keys, [image.to(device) for image in self.images], [t.to(device) for t in self.targets])
+
+
+def frames_of_step(frames: int, size: int, step: int, seed: int) -> list[int]:
+    """Numbers of the `size` frames of a step: one random order of all `frames` after the other."""
+    numbers: list[int] = []
+    for position in range(step * size, (step + 1) * size):
+        epoch, place = divmod(position, frames)
+        if not numbers or place == 0:
+            order = np.random.default_rng([seed, ORDER, epoch]).permutation(frames)
+        numbers.append(int(order[place]))
+    return numbers
+
+
+def make_sample(data: TrainingData, number: int, step: int, index: int, settings: BatchSettings) -> Sample:
+    """Image `index` of a step: frame `number` with objects pasted, seen in a random view."""
+    rng = np.random.default_rng([settings.seed, VIEW, step, index])
+    pasted = paste_objects(data.sample(number), data.bank, settings.copy_paste, rng)
+    return augment(pasted, settings.canvas, settings.augment, rng)
+
+
+def make_batch(data: TrainingData, step: int, settings: BatchSettings) -> Batch:
+    """The batch of a step, a pure function of the data, the seed and the step."""
+    numbers = frames_of_step(len(data), settings.size, step, settings.seed)
+    samples = [make_sample(data, number, step, index, settings) for index, number in enumerate(numbers)]
+    return Batch(
+        tuple(data.keys[number] for number in numbers),
+        [to_tensor(sample.image) for sample in samples],
+        [make_target(sample) for sample in samples],
+    )
+
+
+def to_tensor(image: np.ndarray) -> Float[Tensor, "3 h w"]:
+    """An RGB image H x W x 3 of 8 bits as the network takes it: channels first, in [0, 1]."""
+    return torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
+
+
+def network_generator(seed: int, step: int) -> torch.Generator:
+    """Source of the random choices that the network's losses make in a step."""
+    words = np.random.SeedSequence([seed, NETWORK, step]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+
+
+class Batches:
+    """Batches by step, made in a thread of their own while the network works on earlier ones. A context manager."""
+
+    def __init__(self, data: TrainingData, settings: BatchSettings) -> None:
+        self._data, self._settings = data, settings
+        self._waiting: dict[int, Future[Batch]] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def use(self, data: TrainingData) -> None:
+        """From now on batches are made of `data`."""
+        for future in self._waiting.values():
+            future.cancel()
+        self._data, self._waiting = data, {}
+
+    def get(self, step: int) -> Batch:
+        """The batch of a step; those of the next steps are begun. Raises what reading its frames raises."""
+        for number in range(step, step + AHEAD + 1):
+            if number not in self._waiting:
+                self._waiting[number] = self._pool.submit(make_batch, self._data, number, self._settings)
+        return self._waiting.pop(step).result()
