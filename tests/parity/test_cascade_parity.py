@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cupola.models import PanopticNetwork, paper
+from cupola.models import PanopticNetwork, Target, paper
 from cupola.models.cascade import select_detections
 from cupola.models.layers import upsample
 from cupola.models.mask_head import paste_masks
@@ -235,3 +235,49 @@ def test_end_to_end(numbers, network, case):
         assert (prediction.semantic.argmax(0) != semantic).float().mean() < 1e-3
         expected = numbers[f"{name}{separator}panoptic"]
         assert (prediction.panoptic != expected).float().mean() < 2e-3
+
+
+@pytest.fixture(scope="module")
+def published_losses(shared):
+    return Numbers(shared / "parity" / "panoptic_cascade_losses.npz")
+
+
+def pseudo_label(numbers, image: int) -> tuple[torch.Tensor, Target]:
+    """Photo and target; boxes as given (inclusive ends), nothing to ignore beyond the semantic 255."""
+    instances = numbers[f"image{image}/instances"]
+    boxes, classes = numbers[f"image{image}/boxes"].float(), numbers[f"image{image}/classes"]
+    masks = instances == torch.arange(1, len(classes) + 1)[:, None, None]
+    semantic = numbers[f"image{image}/semantic"]
+    ignore = torch.zeros(semantic.shape, dtype=torch.bool)
+    return numbers[f"image{image}/image"].float() / 255, Target(semantic, masks, boxes, classes, ignore)
+
+
+NAMES = {"semantic": "sem_seg", "rpn_objectness": "rpn_cls", "rpn_box": "rpn_loc", "mask": "mask"} | {
+    f"stage{stage}_{ours}": f"{theirs}_stage{stage}"
+    for stage in range(3)
+    for ours, theirs in (("class", "cls"), ("box", "box_reg"))
+}
+"""Our names of the losses and the published ones."""
+
+
+def test_losses_and_gradients_without_chance(published_losses, network):
+    """Case `all_nodrop`: every anchor and region is taken, BatchNorm is frozen. Gradients of all parameters by norm."""
+    numbers = published_losses
+    settings = parity_settings()
+    everything = replace(settings, rpn=replace(settings.rpn, samples=65536), box=replace(settings.box, samples=16384))
+    trained = PanopticNetwork(everything, THINGS, STUFF)
+    trained.load_state_dict(network.state_dict())
+    trained.train()
+    for module in trained.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    images, targets = zip(*(pseudo_label(numbers, image) for image in range(2)), strict=True)
+    losses = trained.losses(images, targets, torch.Generator().manual_seed(0))
+    for ours, theirs in NAMES.items():
+        expected = numbers.file[f"all_nodrop/losses/loss_{theirs}"].item()
+        assert losses[ours].item() == pytest.approx(expected, rel=1e-4)
+    sum(losses.values()).backward()
+    parameters = dict(trained.named_parameters())
+    names, norms = numbers.file["all_nodrop/gradient_names"], numbers.file["all_nodrop/gradient_norms"]
+    for name, norm in zip(names, norms, strict=True):
+        assert parameters[name].grad.norm().item() == pytest.approx(norm, rel=1e-3)
