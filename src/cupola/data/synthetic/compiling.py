@@ -8,6 +8,6 @@ from numba import njit
 compiled = njit(cache=True, nogil=True, error_model="numpy")
 """For functions that make arrays."""
 
-leaf = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+leaf = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
 """For functions that make none: without reference counting, whose atomic operations at each call took two thirds of the
 time of shading."""

@@ -139,17 +139,17 @@ def _add_ground(shapes: Shapes, curve: Curve, layout: Layout, end: float, rng: n
             kerb, outer = side * layout.road_edge(side), side * layout.pavement_edge(side)
             low, high = min(kerb, outer), max(kerb, outer)
             surroundings.add_ground_strip(
-                shapes, frame, low, high, reach, c.PAVEMENT, surroundings.SIDEWALK, slab, (*slabs, 0, 0, 0, s),
+                shapes, frame, low, high, reach, c.PAVEMENT, surroundings.SIDEWALK, slab, (*slabs, 0.0, 0.0, 0.0, s),
                 height=KERB_HEIGHT,
             )  # fmt: skip
             shapes.quad(
-                frame.at(kerb, 0, 0 if side < 0 else reach), frame.along(0, 0, -side * reach),
-                frame.along(0, KERB_HEIGHT, 0), c.KERB, (0.3, 0.3, 0.29), two_sided=True,
+                frame.at(kerb, 0.0, 0.0 if side < 0.0 else reach), frame.along(0.0, 0.0, -side * reach),
+                frame.along(0.0, KERB_HEIGHT, 0.0), c.KERB, (0.3, 0.3, 0.29), two_sided=True,
             )  # fmt: skip
             far = outer + side * 45.0
             low, high = min(outer, far), max(outer, far)
             surroundings.add_ground_strip(
-                shapes, frame, low, high, reach, c.GRASS, surroundings.TERRAIN, grass, (0, 0, 0, 0, 0, s), dry,
+                shapes, frame, low, high, reach, c.GRASS, surroundings.TERRAIN, grass, (0.0, 0.0, 0.0, 0.0, 0.0, s), dry,
                 height=KERB_HEIGHT - 0.01,
             )  # fmt: skip
         s += length
@@ -191,7 +191,7 @@ def _add_fronts(
             deep = float(rng.uniform(8, 12))
             if rng.random() < 0.88:
                 high = surroundings.add_house(shapes, frame, wide, deep, floors, rng)
-                x, _, z = frame.at(0, 0, deep / 2)
+                x, _, z = frame.at(0.0, 0.0, deep / 2.0)
                 casters.append(Caster(0, x, z, frame.heading, deep / 2, wide / 2, 0.0, high))
             if layout.garden[side > 0] > 0:
                 edge = _frame(curve, s, side * (layout.pavement_edge(side) + 0.3), 0.0, KERB_HEIGHT)
@@ -242,7 +242,7 @@ def _add_backdrop(shapes: Shapes, curve: Curve, end: float, rng: np.random.Gener
         frame = _frame(curve, end + 8 * k, float(rng.uniform(-10, 10)))
         high = 8.0 + 4.0 * k
         shapes.quad(
-            frame.at(-90, -1, 0), frame.along(180, 0, 0), frame.along(0, high, 0), c.HILLS,
+            frame.at(-90.0, -1.0, 0.0), frame.along(180.0, 0.0, 0.0), frame.along(0.0, high, 0.0), c.HILLS,
             linear(70, 88, 58), shape=c.RAGGED_TOP, outline=(3.0, 0.35),
             grain=float(rng.random()) * 250, two_sided=True,
         )  # fmt: skip

@@ -14,7 +14,7 @@ Color = tuple[float, float, float]
 """Linear red, green, blue in [0, 1]."""
 
 
-def linear(red: float, green: float, blue: float) -> Color:
+def linear(red: int, green: int, blue: int) -> Color:
     """An sRGB colour of 0..255 as linear reflectances."""
     return (red / 255) ** 2.2, (green / 255) ** 2.2, (blue / 255) ** 2.2
 

@@ -113,10 +113,10 @@ def add_house(shapes: Shapes, frame: Frame, wide: float, deep: float, floors: in
     def face(origin: Vector, u: Vector, looks: tuple[float, ...]) -> None:
         shapes.quad(origin, u, up, c.FACADE, wall, color2=trim, style=looks, grain=grain)
 
-    face(frame.at(-half, 0, 0), frame.along(wide, 0, 0), style)
-    face(frame.at(half, 0, 0), frame.along(0, 0, deep), plain)
-    face(frame.at(-half, 0, deep), frame.along(0, 0, -deep), plain)
-    face(frame.at(half, 0, deep), frame.along(-wide, 0, 0), plain)
+    face(frame.at(-half, 0.0, 0.0), frame.along(wide, 0.0, 0.0), style)
+    face(frame.at(half, 0.0, 0.0), frame.along(0.0, 0.0, deep), plain)
+    face(frame.at(-half, 0.0, deep), frame.along(0.0, 0.0, -deep), plain)
+    face(frame.at(half, 0.0, deep), frame.along(-wide, 0.0, 0.0), plain)
     roof = ROOFS[int(rng.integers(len(ROOFS)))]
     if rng.random() < 0.65:
         rise = float(rng.uniform(1.8, 3.2))
@@ -126,17 +126,17 @@ def add_house(shapes: Shapes, frame: Frame, wide: float, deep: float, floors: in
             sign = 1.0 if front else -1.0
             shapes.quad(
                 frame.at(-sign * half, high - 0.15, z),
-                frame.along(sign * wide, 0, 0),
-                frame.along(0, rise, sign * (deep / 2 + eave)),
+                frame.along(sign * wide, 0.0, 0.0),
+                frame.along(0.0, rise, sign * (deep / 2.0 + eave)),
                 c.ROOF,
                 roof,
                 grain=grain,
             )
         for side in (-1.0, 1.0):
             shapes.quad(
-                frame.at(side * half, high - 0.15, 0 if side > 0 else deep),
-                frame.along(0, 0, side * deep),
-                frame.along(0, rise, 0),
+                frame.at(side * half, high - 0.15, 0.0 if side > 0.0 else deep),
+                frame.along(0.0, 0.0, side * deep),
+                frame.along(0.0, rise, 0.0),
                 c.PLAIN,
                 wall,
                 shape=c.TRAPEZOID,
@@ -168,13 +168,13 @@ def _pillar(
 ) -> None:
     """An upright box in a frame: four sides and the top."""
     x, z, a, b = right, forward, half_wide, half_deep
-    v = frame.along(0, tall, 0)
-    shapes.quad(frame.at(x - a, up, z - b), frame.along(2 * a, 0, 0), v, material, color, grain=grain)
-    shapes.quad(frame.at(x + a, up, z + b), frame.along(-2 * a, 0, 0), v, material, color, grain=grain)
-    shapes.quad(frame.at(x + a, up, z - b), frame.along(0, 0, 2 * b), v, material, color, grain=grain)
-    shapes.quad(frame.at(x - a, up, z + b), frame.along(0, 0, -2 * b), v, material, color, grain=grain)
+    v = frame.along(0.0, tall, 0.0)
+    shapes.quad(frame.at(x - a, up, z - b), frame.along(2.0 * a, 0.0, 0.0), v, material, color, grain=grain)
+    shapes.quad(frame.at(x + a, up, z + b), frame.along(-2.0 * a, 0.0, 0.0), v, material, color, grain=grain)
+    shapes.quad(frame.at(x + a, up, z - b), frame.along(0.0, 0.0, 2.0 * b), v, material, color, grain=grain)
+    shapes.quad(frame.at(x - a, up, z + b), frame.along(0.0, 0.0, -2.0 * b), v, material, color, grain=grain)
     shapes.quad(
-        frame.at(x - a, up + tall, z - b), frame.along(2 * a, 0, 0), frame.along(0, 0, 2 * b), material, color,
+        frame.at(x - a, up + tall, z - b), frame.along(2.0 * a, 0.0, 0.0), frame.along(0.0, 0.0, 2.0 * b), material, color,
         grain=grain,
     )  # fmt: skip
 
@@ -191,7 +191,7 @@ def add_tree(shapes: Shapes, frame: Frame, rng: np.random.Generator) -> tuple[fl
     for turn in (0.0, math.pi / 3, 2 * math.pi / 3):
         x, z = math.cos(turn) * thick, math.sin(turn) * thick
         shapes.quad(
-            frame.at(-x, 0, -z), frame.along(2 * x, 0, 2 * z), frame.along(0, middle, 0), c.BARK, TRUNK,
+            frame.at(-x, 0.0, -z), frame.along(2.0 * x, 0.0, 2.0 * z), frame.along(0.0, middle, 0.0), c.BARK, TRUNK,
             shape=c.TRAPEZOID, outline=(0.0, 1.0, 0.25, 0.75), grain=float(rng.random()) * 250, two_sided=True,
         )  # fmt: skip
     for k in range(7):
@@ -259,20 +259,20 @@ def add_hedge(shapes: Shapes, frame: Frame, length: float, rng: np.random.Genera
     dark, light = LEAVES[int(rng.integers(len(LEAVES)))]
     tall, half = float(rng.uniform(0.9, 1.7)), 0.4
     grain = float(rng.random()) * 250
-    v = frame.along(0, tall, 0)
+    v = frame.along(0.0, tall, 0.0)
     faces = (
-        (frame.at(-half, 0, length), frame.along(0, 0, -length), v),
-        (frame.at(half, 0, 0), frame.along(0, 0, length), v),
-        (frame.at(-half, 0, 0), frame.along(2 * half, 0, 0), v),
+        (frame.at(-half, 0.0, length), frame.along(0.0, 0.0, -length), v),
+        (frame.at(half, 0.0, 0.0), frame.along(0.0, 0.0, length), v),
+        (frame.at(-half, 0.0, 0.0), frame.along(2.0 * half, 0.0, 0.0), v),
     )
     for origin, u, w in faces:
         shapes.quad(
             origin, u, w, c.FOLIAGE, dark,
             color2=light, shape=c.RAGGED_TOP, outline=(40.0, 0.1), grain=grain, two_sided=True,
         )  # fmt: skip
-    top = frame.at(-half, tall * 0.95, 0)
+    top = frame.at(-half, tall * 0.95, 0.0)
     shapes.quad(
-        top, frame.along(2 * half, 0, 0), frame.along(0, 0, length), c.FOLIAGE, light,
+        top, frame.along(2.0 * half, 0.0, 0.0), frame.along(0.0, 0.0, length), c.FOLIAGE, light,
         color2=light, grain=grain, two_sided=True,
     )  # fmt: skip
 
@@ -284,7 +284,7 @@ def add_fence(shapes: Shapes, frame: Frame, length: float, rng: np.random.Genera
         shapes.label = FENCE
         color = linear(60, 62, 60) if rng.random() < 0.5 else linear(150, 130, 100)
         shapes.quad(
-            frame.at(0, 0, length), frame.along(0, 0, -length), frame.along(0, 1.1, 0), c.BARK, color,
+            frame.at(0.0, 0.0, length), frame.along(0.0, 0.0, -length), frame.along(0.0, 1.1, 0.0), c.BARK, color,
             shape=c.RAILING, two_sided=True,
         )  # fmt: skip
     else:
@@ -295,7 +295,7 @@ def add_fence(shapes: Shapes, frame: Frame, length: float, rng: np.random.Genera
         _pillar(shapes, frame, 0.0, 0.0, length / 2, 0.15, length / 2, 1.0, low, float(rng.random()) * 250)
 
 
-def add_lamp(shapes: Shapes, frame: Frame, side: float) -> None:
+def add_lamp(shapes: Shapes, frame: Frame, side: int) -> None:
     """A street lamp whose arm reaches over the road (side: -1 = road to the left)."""
     shapes.actor, shapes.label = 0, POLE
     _pillar(shapes, frame, 0.0, 0.0, 0.0, 0.07, 0.07, 6.2, METAL, 3.0)
@@ -314,7 +314,7 @@ def add_sign(shapes: Shapes, frame: Frame, rng: np.random.Generator) -> None:
         shapes.label = LIGHT
         _pillar(shapes, frame, 0.0, tall, 0.0, 0.16, 0.12, 0.95, linear(40, 42, 40), 0.0)
         shapes.quad(
-            frame.at(-0.15, tall + 0.03, -0.13), frame.along(0.3, 0, 0), frame.along(0, 0.9, 0), c.SIGN,
+            frame.at(-0.15, tall + 0.03, -0.13), frame.along(0.3, 0.0, 0.0), frame.along(0.0, 0.9, 0.0), c.SIGN,
             linear(35, 36, 35), style=(4.0, float(rng.choice([0.0, 2.0]))),
         )  # fmt: skip
         return
@@ -323,10 +323,10 @@ def add_sign(shapes: Shapes, frame: Frame, rng: np.random.Generator) -> None:
     color = (linear(190, 25, 30), linear(25, 70, 160), linear(190, 25, 30), linear(215, 190, 60))[style]
     wide, high = (0.7, 0.7) if style != 3 else (1.1, 0.4)
     shapes.quad(
-        frame.at(-wide / 2, tall - high, -0.05), frame.along(wide, 0, 0), frame.along(0, high, 0), c.SIGN, color,
+        frame.at(-wide / 2.0, tall - high, -0.05), frame.along(wide, 0.0, 0.0), frame.along(0.0, high, 0.0), c.SIGN, color,
         shape=c.DISC if style in (0, 2) else c.FULL, style=(float(style),), grain=float(rng.random()) * 250,
     )  # fmt: skip
     shapes.quad(
-        frame.at(wide / 2, tall - high, -0.045), frame.along(-wide, 0, 0), frame.along(0, high, 0), c.PLAIN, METAL,
+        frame.at(wide / 2.0, tall - high, -0.045), frame.along(-wide, 0.0, 0.0), frame.along(0.0, high, 0.0), c.PLAIN, METAL,
         shape=c.DISC if style in (0, 2) else c.FULL,
     )  # fmt: skip

@@ -34,7 +34,7 @@ def noise_tiles() -> Float32[np.ndarray, "3 texels"]:
     """Tiles 0: stains (broad), 1: grain (fine), 2: leaves (blotches of a few texels), each with its mip levels
     256 x 256, 128 x 128, ... 1 x 1 one after another."""
     rng = np.random.default_rng(SEED)
-    fields = (_filtered(rng, 3, 128, -1.6), _filtered(rng, 2, 16, -0.4), _filtered(rng, 4, 24, -1.0))
+    fields = (_filtered(rng, 3.0, 128.0, -1.6), _filtered(rng, 2.0, 16.0, -0.4), _filtered(rng, 4.0, 24.0, -1.0))
     return np.stack([_pyramid(_uniform(field)) for field in fields])
 
 

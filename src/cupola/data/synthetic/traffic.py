@@ -163,7 +163,7 @@ def _parked_cars(traffic: Traffic) -> None:
             turn += float(rng.normal(0, 0.015))
             pulls_out = rng.random() < 0.08 * traffic.settings.traffic and side > 0 and s > 9
             if pulls_out:
-                since = _when_near(traffic, s, 8, 35) - float(rng.uniform(0.5, 2.2))
+                since = _when_near(traffic, s, 8.0, 35.0) - float(rng.uniform(0.5, 2.2))
                 traffic.car(
                     s=s, lateral=lateral, turn=0.0, speed_s=float(rng.uniform(4, 7)), since=since,
                     lateral_to=traffic.lane / 2, ease=float(rng.uniform(2.2, 3.2)),
@@ -206,7 +206,7 @@ def _crossing_cars(traffic: Traffic) -> None:
         s = (low + high) / 2
         side = 1 if rng.random() < 0.5 else -1
         speed = float(rng.uniform(3, 9))
-        when = _when_near(traffic, s, 8, 40)
+        when = _when_near(traffic, s, 8.0, 40.0)
         lateral = float(rng.uniform(-5, 5))
         traffic.car(
             s=s + side * 1.7, lateral=lateral - side * 0.0, turn=side * math.pi / 2, speed_lateral=side * speed,

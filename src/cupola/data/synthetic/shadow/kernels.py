@@ -30,8 +30,9 @@ def cast_box(grid, frame, box, throw_x, throw_z, sun, contact, reach, body):
     """Darkens the grid by one box.
 
     frame: world x, z of cell (0, 0) and side of a cell [m]; box: x, z, heading, half length, half width, lower and
-    upper end [m]; throw: shift of a shadow on the ground for a metre of height [m]; sun: how much of the sunlight it takes;
-    contact: how dark it is beneath and beside it, fading over `reach` [m]; body: shades also what stands on the ground.
+    upper end [m]; throw: shift of a shadow on the ground for a metre of height [m]; sun: how much of the sunlight it
+    takes; contact: how dark it is beneath and beside it, fading over `reach` [m]; body: shades also what stands on the
+    ground.
     """
     x, z, half_l, half_w, base, top = box[0], box[1], box[3], box[4], box[5], box[6]
     k, s = math.cos(box[2]), math.sin(box[2])
