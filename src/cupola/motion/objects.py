@@ -178,8 +178,8 @@ def _grow(scene: Scene, part: _Part) -> MovingObject | None:
         return None
     against = (disparity < low) | (disparity > high) | (height < LOWEST) | (measured & (mean < 0))
     mask = _hull(mask) & ~against
-    mask = _largest_parts(mask, scene.odd(OPEN))
-    if not mask.any() or not _large_enough(scene, mask, window, part.velocity):
+    mask = largest_parts(mask, scene.odd(OPEN))
+    if not mask.any() or not large_enough(scene, mask, window, part.velocity):
         return None
     full = np.zeros(scene.size, bool)
     full[window] = mask
@@ -231,7 +231,7 @@ def _hull(mask: Bool[np.ndarray, "a b"]) -> Bool[np.ndarray, "a b"]:
     return np.asarray(canvas > 0)
 
 
-def _largest_parts(mask: Bool[np.ndarray, "a b"], side: int) -> Bool[np.ndarray, "a b"]:
+def largest_parts(mask: Bool[np.ndarray, "a b"], side: int) -> Bool[np.ndarray, "a b"]:
     """The mask opened, without crumbs: parts below a tenth of the largest."""
     opened = _opened(mask, side).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
@@ -241,7 +241,8 @@ def _largest_parts(mask: Bool[np.ndarray, "a b"], side: int) -> Bool[np.ndarray,
     return np.asarray(np.isin(labels, 1 + np.flatnonzero(areas >= 0.1 * areas.max())))
 
 
-def _large_enough(scene: Scene, mask: np.ndarray, window: tuple[slice, slice], velocity: np.ndarray) -> bool:
+def large_enough(scene: Scene, mask: np.ndarray, window: tuple[slice, slice], velocity: np.ndarray) -> bool:
+    """Whether a mask (given on a window of the image) has the size, the motion and the known pixels of an object."""
     depth = scene.depth_scale / np.maximum(scene.filled[window][mask], 0.3)
     area = float((depth**2).sum()) / (scene.calibration.fx * scene.calibration.fy)
     known = float(scene.known[window][mask].mean())

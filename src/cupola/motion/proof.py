@@ -15,6 +15,9 @@ from cupola.motion.views import DIFFERENCE_CAP, Views, project
 LOWEST_PART = 1.0
 """An object reaches down to this height above the ground [m]: treetops and sky edges do not (findings-motion 6)."""
 
+TALLEST_PART = 0.8
+"""An object reaches up to this height at least [m]: shadows and bleeding disparities on the road do not."""
+
 VERTICAL_SHARE = 0.35
 """A vertical degree of freedom may not explain more than this share as much again (findings-motion 6)."""
 
@@ -31,7 +34,10 @@ def proven(scene: Scene, images: Views, one: MovingObject) -> bool:
 def _stands(scene: Scene, mask: Bool[np.ndarray, "h w"]) -> bool:
     heights = scene.height[mask]
     heights = heights[np.isfinite(heights)]
-    return len(heights) > 0 and float(np.quantile(heights, 0.05)) <= LOWEST_PART
+    if not len(heights):
+        return False
+    low, high = np.quantile(heights, [0.05, 0.95])
+    return bool(low <= LOWEST_PART and high >= TALLEST_PART)
 
 
 def _stays_on_ground(scene: Scene, one: MovingObject) -> bool:

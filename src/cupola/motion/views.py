@@ -23,10 +23,11 @@ DIFFERENCE_CAP = 1.5
 
 @dataclass(frozen=True)
 class Views:
-    """Grey images (first and second left) and locally normalised ones (first left, second left, second right)."""
+    """Grey images (first left, second left, second right), and the same locally normalised."""
 
     grey: UInt8[np.ndarray, "h w"]
     grey_next: UInt8[np.ndarray, "h w"]
+    grey_next_right: UInt8[np.ndarray, "h w"]
     first: Float32[np.ndarray, "h w"]
     second: Float32[np.ndarray, "h w"]
     second_right: Float32[np.ndarray, "h w"]
@@ -46,7 +47,7 @@ def make_views(clip: StereoClip, side: int) -> Views:
         np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
         for image in (clip.first.left, clip.second.left, clip.second.right)
     )
-    return Views(grey, grey_next, normalised(grey, side), normalised(grey_next, side), normalised(right, side))
+    return Views(grey, grey_next, right, normalised(grey, side), normalised(grey_next, side), normalised(right, side))
 
 
 def difference(
