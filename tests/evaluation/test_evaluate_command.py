@@ -127,7 +127,8 @@ def test_the_result_is_written_and_its_assignment_can_be_used_again(tmp_path, da
     content = json.loads((out / "result.json").read_text())
     assert content["matched"]["assignment"] == [SKY, VOID, ROAD, CAR]
     assert content["matched"]["standard"]["all"] == {"classes": 3, "pq": 1.0, "rq": 1.0, "sq": 1.0}
-    assert content["matched"]["standard"]["pq"][1] is None
+    assert content["matched"]["standard"]["per_class"]["car"]["true_positives"] == 8
+    assert content["matched"]["standard"]["iou"] == {"road": 1.0, "sky": 1.0, "car": 1.0}
     assert content["versions"]["cupola"]
     assert content["objects"]["moving"] == {"found": 3, "share": 1.0, "total": 3}
     again = evaluate(folder, data, assignment=out / "result.json")
@@ -165,6 +166,12 @@ def test_what_cannot_be_scored_is_said_in_one_sentence(tmp_path, data, capsys):
         evaluate(folder, data)
     assert main(["evaluate", str(folder), str(data)]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("min_thing_area", -1), ("recall_area", -1), ("minimum_iou", 1.0)])
+def test_impossible_settings_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"{name} must be"):
+        EvaluationSettings(**{name: value})
 
 
 def test_categories_that_are_no_classes_are_refused(tmp_path, data):

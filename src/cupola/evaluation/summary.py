@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from cupola.errors import ConfigError
 from cupola.evaluation.contingency import Contingency, contingency, without_small_things
 from cupola.evaluation.matching import match_classes
-from cupola.evaluation.panoptic_quality import PanopticMeans, PanopticScores, panoptic_scores
+from cupola.evaluation.panoptic_quality import PanopticScores, panoptic_scores
 from cupola.evaluation.protocol import ObjectCounts, Recall, count_objects
 from cupola.evaluation.semantic import ConfusionMatrix, SemanticScores, confusion_of
 from cupola.taxonomy import Taxonomy
@@ -28,11 +29,19 @@ class EvaluationSettings:
     min_thing_area: smaller true things are void, neither missed nor found (the demo takes 64);
     recall_area: true things of at least this size are asked for by the recall of objects;
     minimum_iou: class overlap that a pair of the careful matching must exceed (findings-demo took 0.1).
+    Raises `ConfigError` for an impossible value.
     """
 
     min_thing_area: int = 0
     recall_area: int = 100
     minimum_iou: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("min_thing_area", "recall_area"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be a number of pixels, 0 or more, not {getattr(self, name)}")
+        if not 0 <= self.minimum_iou < 1:
+            raise ConfigError(f"minimum_iou must be from 0 to below 1, not {self.minimum_iou}")
 
 
 @dataclass(frozen=True)
@@ -83,20 +92,18 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values for JSON; undefined figures are null."""
-        plain = {
+        """Everything as plain values for JSON, figures of classes by name; undefined figures are null."""
+        return {
             "frames": list(self.keys),
             "classes": list(self.taxonomy.names),
-            "is_thing": list(self.taxonomy.is_thing),
-            "pseudo_is_thing": self.pseudo_is_thing,
-            "settings": self.settings,
-            "matched": self.matched,
-            "careful": self.careful,
-            "objects": self.objects,
-            "void_share": self.void_share,
+            "pseudo_is_thing": self.pseudo_is_thing.tolist(),
+            "settings": asdict(self.settings),
             "assignment_given": self.fixed,
+            "matched": _matched_dict(self.matched, self.taxonomy.names),
+            "careful": _matched_dict(self.careful, self.taxonomy.names),
+            "objects": _plain({**asdict(self.objects), **_shares(self.objects)}),
+            "void_share": _plain(self.void_share),
         }
-        return {name: _plain(value) for name, value in plain.items()}
 
 
 def evaluate_maps(
@@ -228,15 +235,40 @@ def _class_lines(result: Evaluation) -> list[str]:
     return lines
 
 
+def _matched_dict(scores: MatchedScores, names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "assignment": scores.assignment.tolist(),
+        "semantic_assignment": scores.semantic_assignment.tolist(),
+        "standard": _panoptic_dict(scores.standard, names) | _semantic_dict(scores.semantic_standard, names),
+        "published": _panoptic_dict(scores.published, names) | _semantic_dict(scores.semantic_published, names),
+    }
+
+
+def _panoptic_dict(scores: PanopticScores, names: tuple[str, ...]) -> dict[str, Any]:
+    figures = ("pq", "sq", "rq", "iou_sum", "true_positives", "false_positives", "false_negatives")
+    return {
+        **{kind: _plain(asdict(getattr(scores, kind))) for kind in ("all", "things", "stuff")},
+        "per_class": {
+            names[c]: {figure: _plain(getattr(scores, figure)[c].item()) for figure in figures}
+            for c in np.flatnonzero(scores.counted)
+        },
+    }
+
+
+def _semantic_dict(scores: SemanticScores, names: tuple[str, ...]) -> dict[str, Any]:
+    iou = {name: _plain(value) for name, value in zip(names, scores.iou.tolist(), strict=True) if not np.isnan(value)}
+    return {"miou": _plain(scores.miou), "accuracy": _plain(scores.accuracy), "iou": iou}
+
+
+def _shares(objects: ObjectCounts) -> dict[str, Any]:
+    recalls = {"things": objects.things, "moving": objects.moving, "standing": objects.standing}
+    return {name: None if r is None else {**asdict(r), "share": r.share} for name, r in recalls.items()}
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
+    """Rounded floats, null for NaN, through dictionaries."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, float):
         return None if np.isnan(value) else round(value, 6)
-    if isinstance(value, Recall):
-        return {"found": value.found, "total": value.total, "share": _plain(value.share)}
-    if isinstance(
-        value, (MatchedScores, PanopticScores, PanopticMeans, SemanticScores, ObjectCounts, EvaluationSettings)
-    ):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value
