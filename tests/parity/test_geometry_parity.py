@@ -95,15 +95,14 @@ def test_consistency_criterion(case):
 
 def test_consistency_with_our_sampler(case):
     """S10 moves the published masks by half a pixel along edges and takes the outer ring away: on smooth fields
-    at least 96 % of the pixels agree, and ours keep more."""
-    if case["name"] == "outliers":
-        pytest.skip("made of jumps: half a pixel decides everywhere")
+    at least 96 % of the pixels agree, on fields full of jumps 85 %, and ours keep more."""
+    least = 0.85 if case["name"] == "outliers" else 0.96
     pairs = [(consistent_flow(case["in_flow_fw"], case["in_flow_bw"]), case["consistent_flow"])] + [
         (consistent_disparity(case[f"in_disp_l{t}"], case[f"in_disp_r{t}"]), case[f"consistent_disp_{t}"])
         for t in (0, 1)
     ]
     for ours, published in pairs:
-        assert (ours == published).mean() > 0.96
+        assert (ours == published).mean() > least
         assert ours.sum() > published.sum()
 
 
