@@ -57,7 +57,8 @@ class BrightObjects:
 
 @dataclass(frozen=True)
 class GreySemantics:
-    """Classes are levels of grey; the fitted model knows the brightest value that it was shown."""
+    """Classes are levels of grey, parts are two halves of each level; the fitted model knows the brightest value that
+    it was shown."""
 
     classes: int = CLASSES
     give_scores: bool = False
@@ -79,10 +80,12 @@ class GreyModel:
     give_scores: bool
 
     def __call__(self, frame, disparity, valid):
-        levels = frame.left[..., 0].astype(np.int32) * self.num_classes // (self.brightest + 1)
-        classes = np.where(frame.valid, np.minimum(levels, self.num_classes - 1), -1).astype(np.int16)
+        halves = frame.left[..., 0].astype(np.int32) * 2 * self.num_classes // (self.brightest + 1)
+        halves = np.minimum(halves, 2 * self.num_classes - 1)
+        parts = np.where(frame.valid, halves, -1).astype(np.int16)
+        classes = np.where(frame.valid, halves // 2, -1).astype(np.int16)
         scores = np.eye(self.num_classes, dtype=np.float16)[classes].transpose(2, 0, 1) if self.give_scores else None
-        return SemanticMap(classes, None if scores is None else np.ascontiguousarray(scores))
+        return SemanticMap(classes, None if scores is None else np.ascontiguousarray(scores), parts)
 
     def save(self, path):
         np.savez(path, values=np.array([self.num_classes, self.brightest, self.give_scores]))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from test_align import frames
 
 from cupola.pseudo_labels import ClassStatistics, align, classes_of_masks, count_classes, split_classes
-from cupola.pseudo_labels.statistics import summed
+from cupola.pseudo_labels.statistics import PartStatistics, count_parts, movable_parts, summed
 from cupola.types import VOID
 
 CLASSES = 6
@@ -73,6 +73,32 @@ def test_the_split_does_not_depend_on_the_numbering(statistics, order):
     moved = ClassStatistics(statistics.inside[order], statistics.total[order], statistics.masks[order])
     renamed = {order[k] for k in split_classes(moved, 0.1).things}
     assert renamed == set(split_classes(statistics, 0.1).things)
+
+
+@given(st.lists(frames(), max_size=4))
+def test_parts_are_counted_like_classes_and_add_up(several):
+    total = sum((count_parts(*frame) for frame in several), PartStatistics.zero())
+    expected = summed((count_classes(*frame, CLASSES) for frame in several), CLASSES)
+    np.testing.assert_array_equal(total.total, expected.total[: len(total.total)])
+    np.testing.assert_array_equal(total.inside, expected.inside[: len(total.inside)])
+    assert not expected.total[len(total.total) :].any()
+
+
+def test_a_part_that_moves_like_things_do_is_movable_whatever_its_class():
+    classes = ClassStatistics(np.array([200, 10]), np.array([1000, 10000]), np.array([5, 0]))
+    split = split_classes(classes, 0.08)
+    assert split.things == (0,)
+    parts = PartStatistics(np.array([190, 10, 10, 0]), np.array([900, 100, 100, 9900]))
+    assert movable_parts(parts, classes, split, 0.2) == (0, 1, 2)
+    assert movable_parts(parts, classes, split, 0.6) == (0,)
+    assert movable_parts(parts, classes, split, 0.0) == ()
+
+
+def test_no_part_is_movable_where_nothing_is():
+    parts = PartStatistics(np.zeros(3, np.int64), np.full(3, 10))
+    nothing = ClassStatistics.zero(2)
+    assert movable_parts(parts, nothing, split_classes(nothing, 0.08), 0.2) == ()
+    assert movable_parts(PartStatistics.zero(), nothing, split_classes(nothing, 0.08), 0.2) == ()
 
 
 def test_without_masks_there_are_no_things_and_nothing_is_divided_by_zero():

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from stage1_doubles import (
@@ -60,8 +61,6 @@ def test_a_store_holds_every_pair_of_the_video(finished):
 
 def test_the_images_are_as_promised(finished):
     assert read_ids(finished / "instances/000000.png").shape == (HEIGHT, WIDTH)
-    import cv2
-
     assert cv2.imread(str(finished / "instances/000000.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
     assert cv2.imread(str(finished / "semantics/000000.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint8
 
@@ -120,7 +119,7 @@ def test_a_damaged_last_line_is_redone(data, finished, store_copy, tail):
     assert contents(store_copy) == contents(finished)
 
 
-@pytest.mark.parametrize("folder", ["instances", "semantics"])
+@pytest.mark.parametrize("folder", ["instances", "semantics", "parts"])
 @pytest.mark.parametrize("harm", ["missing", "cut short"])
 def test_a_listed_frame_whose_image_is_gone_is_redone(data, finished, store_copy, folder, harm):
     path = store_copy / folder / "000001.png"
@@ -191,7 +190,27 @@ def test_fusing_anew_touches_no_raw_result(data, store_copy):
     assert "threshold: 0.3" in (store_copy / "config.yaml").read_text()
 
 
-RAW = ("instances", "semantics", "frames.jsonl", "semantics_model.npz")
+RAW = ("instances", "semantics", "parts", "frames.jsonl", "semantics_model.npz")
+
+
+def test_what_looks_like_a_part_of_movers_is_ignored_though_its_class_is_stuff(tmp_path):
+    data = write_dataset(tmp_path / "video", empty=())
+    patch = (slice(20, 24), slice(36, 40))
+    for path in (data / "left").iterdir():
+        image = cv2.imread(str(path))
+        image[14:16][image[14:16] == 240] = 180  # the lower edge of the mover: of the class of the brightest stripe
+        image[patch] = (0, 0, 180)  # stands still, as bright as that edge in the channel that semantics look at
+        cv2.imwrite(str(path), image)
+    parts = double_parts(motion=BrightObjects(threshold=170))
+    store = run(data, tmp_path / "out", parts)
+    assert store.things == (4,)
+    assert (store.semantic("000000")[patch] == 3).all()
+    label = store.label("000000").classes
+    assert (label[patch] == VOID).all()
+    assert (label[18:20, 30:] == 3).all(), "the rest of the stripe keeps its class"
+    assert (
+        run(data, tmp_path / "out", parts, fusion=FusionSettings(movable=0.0)).label("000000").classes[patch] == 3
+    ).all()
 
 
 def test_limit_and_every(data, tmp_path):
@@ -332,8 +351,8 @@ def test_facts_name_the_parts(finished):
     ("name", "content", "sentence"),
     [
         ("manifest.json", "{", "manifest.json cannot be read"),
-        ("manifest.json", '{"format": 99}', "is in store format 99, not 1"),
-        ("manifest.json", '{"format": 1}', "is damaged"),
+        ("manifest.json", '{"format": 99}', "is in store format 99, not 2"),
+        ("manifest.json", '{"format": 2}', "is damaged"),
         ("statistics.json", "[]", "statistics.json is not a file of a label store"),
         ("statistics.json", "{}", "is damaged"),
     ],

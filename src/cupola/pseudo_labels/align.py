@@ -16,12 +16,17 @@ def classes_of_masks(
     semantic: class of each pixel; `VOID` pixels have no vote, and a mask of such pixels alone is `VOID`.
     instances: 0 = none, else the id of a mask; ids may have gaps.
     """
-    ids, votes = _votes(semantic, instances)
-    winners = votes.argmax(1) if votes.shape[1] else np.zeros(len(ids), np.int64)
-    return ids, np.where(votes.sum(1) > 0, winners, VOID).astype(np.int16)
+    ids, votes = count_votes(semantic, instances)
+    return ids, winners(votes)
 
 
-def _votes(
+def winners(votes: Int64[np.ndarray, "n k"]) -> Int16[np.ndarray, "n"]:
+    """The class with most votes, the smallest of equals; `VOID` without any vote."""
+    first = votes.argmax(1) if votes.shape[1] else np.zeros(len(votes), np.int64)
+    return np.where(votes.sum(1) > 0, first, VOID).astype(np.int16)
+
+
+def count_votes(
     semantic: Int16[np.ndarray, "h w"], instances: Int32[np.ndarray, "h w"]
 ) -> tuple[Int32[np.ndarray, "n"], Int64[np.ndarray, "n k"]]:
     """Ids of the masks and how many pixels of each class lie in each mask."""

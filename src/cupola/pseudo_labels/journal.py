@@ -18,9 +18,9 @@ import numpy as np
 
 from cupola.errors import DiskError, StoreError
 from cupola.io import write_json, write_text
-from cupola.pseudo_labels.statistics import ClassStatistics
+from cupola.pseudo_labels.statistics import ClassStatistics, PartStatistics
 
-FORMAT = 1
+FORMAT = 2
 """Version of the store's own files."""
 
 MANIFEST, FRAMES, TIMINGS, LOCK = "manifest.json", "frames.jsonl", "timings.jsonl", ".lock"
@@ -29,12 +29,14 @@ MANIFEST, FRAMES, TIMINGS, LOCK = "manifest.json", "frames.jsonl", "timings.json
 @dataclass(frozen=True)
 class FrameDone:
     """A finished frame. scores: of the instances 1, 2, ...; aligned, raw: its class counts with and without
-    alignment; sizes: of its files [bytes], by which a file cut short is found out."""
+    alignment; parts: counts of its finer classes; sizes: of its files [bytes], by which a file cut short is found
+    out."""
 
     key: str
     scores: tuple[float, ...]
     aligned: ClassStatistics
     raw: ClassStatistics
+    parts: PartStatistics
     sizes: Mapping[str, int]
 
 
@@ -50,7 +52,8 @@ def _to_line(entry: FrameDone | FrameFailed) -> str:
     if isinstance(entry, FrameFailed):
         return json.dumps({"key": entry.key, "failed": entry.reason}, ensure_ascii=False)
     content = {"key": entry.key, "scores": [round(score, 4) for score in entry.scores], "sizes": dict(entry.sizes)}
-    return json.dumps(content | {"aligned": counts_to_json(entry.aligned), "raw": counts_to_json(entry.raw)})
+    counts = {"aligned": counts_to_json(entry.aligned), "raw": counts_to_json(entry.raw)}
+    return json.dumps(content | counts | {"parts": parts_to_json(entry.parts)})
 
 
 def _from_line(line: str) -> FrameDone | FrameFailed:
@@ -62,6 +65,7 @@ def _from_line(line: str) -> FrameDone | FrameFailed:
         tuple(content["scores"]),
         counts_from_json(content["aligned"]),
         counts_from_json(content["raw"]),
+        parts_from_json(content["parts"]),
         content["sizes"],
     )
 
@@ -74,6 +78,16 @@ def counts_to_json(counts: ClassStatistics) -> dict[str, list[int]]:
 def counts_from_json(content: Mapping[str, Any]) -> ClassStatistics:
     """The inverse of `counts_to_json`. Raises `KeyError` where one is missing."""
     return ClassStatistics(*(np.array(content[name], np.int64) for name in ("inside", "total", "masks")))
+
+
+def parts_to_json(parts: PartStatistics) -> dict[str, list[int]]:
+    """Counts as lists of integers."""
+    return {"inside": parts.inside.tolist(), "total": parts.total.tolist()}
+
+
+def parts_from_json(content: Mapping[str, Any]) -> PartStatistics:
+    """The inverse of `parts_to_json`. Raises `KeyError` where one is missing."""
+    return PartStatistics(np.array(content["inside"], np.int64), np.array(content["total"], np.int64))
 
 
 def read_frames(out: Path) -> dict[str, FrameDone | FrameFailed]:

@@ -37,7 +37,7 @@ from cupola.pseudo_labels.journal import (
     sole_writer,
     write_frames,
 )
-from cupola.pseudo_labels.statistics import ClassStatistics, split_classes, summed
+from cupola.pseudo_labels.statistics import ClassStatistics, PartStatistics, movable_parts, split_classes, summed
 from cupola.pseudo_labels.store import (
     MODEL,
     PANOPTIC,
@@ -194,7 +194,7 @@ def _manifest(
 def _resumed(out: Path, keys: Sequence[str]) -> dict[str, FrameDone | FrameFailed]:
     """Frames that are finished. What a killed run left half done is cleared away, and a frame whose files are missing
     or cut short counts as not done."""
-    for folder in (out, out / "instances", out / "semantics", out / "scores", out / PANOPTIC):
+    for folder in (out, out / "instances", out / "semantics", out / "parts", out / "scores", out / PANOPTIC):
         remove_temporary(folder)
     written = read_frames(out)
     done = {
@@ -311,6 +311,12 @@ class Fusion:
         frames = self.done.values()
         return summed((entry.aligned if self.settings.align else entry.raw for entry in frames), self.num_classes)
 
+    def parts(self) -> PartStatistics:
+        """Counts of the parts over all frames; or those of the other store."""
+        if self.other is not None:
+            return self.other.parts
+        return sum((entry.parts for entry in self.done.values()), PartStatistics.zero())
+
     def is_there(self, out: Path) -> bool:
         """Whether the store's panoptic files are of these settings."""
         if not (out / PANOPTIC_INDEX).exists():
@@ -319,14 +325,16 @@ class Fusion:
 
     def write(self, out: Path, engine: Engine) -> None:
         """panoptic.json goes first and comes last: a store without it is not finished."""
-        index, done, counts = out / PANOPTIC_INDEX, self.done, self.counts()
+        index, done, counts, parts = out / PANOPTIC_INDEX, self.done, self.counts(), self.parts()
         index.unlink(missing_ok=True)
         split = split_classes(counts, self.settings.threshold, self.settings.measure)
         source = "this store" if self.other is None else str(self.other.path)
-        write_statistics(out / STATISTICS, counts, split, self.settings, len(done), source)
+        write_statistics(out / STATISTICS, counts, parts, split, self.settings, len(done), source)
         records = [record for record in self.dataset.records if record.key in done]
         items = [(number, record, done[record.key].scores) for number, record in enumerate(records)]
-        fused = _map(engine, FuseFrame(out, self.dataset.root, split, self.settings), items, "fusing", len(items))
+        movable = movable_parts(parts, counts, split, self.settings.movable)
+        task = FuseFrame(out, self.dataset.root, split, self.settings, movable)
+        fused = _map(engine, task, items, "fusing", len(items))
         annotations = list(in_order((item[0], annotation) for item, annotation in fused))
         colors = class_palette(self.num_classes)
         categories = [Category(k, f"class {k}", k in split.things, colors[k]) for k in range(self.num_classes)]

@@ -73,6 +73,35 @@ def summed(counts: Iterable[ClassStatistics], num_classes: int) -> ClassStatisti
 
 
 @dataclass(frozen=True)
+class PartStatistics:
+    """Counts of each part (a finer class than a pseudo class). inside: pixels inside masks; total: pixels in all."""
+
+    inside: Int64[np.ndarray, "p"]
+    total: Int64[np.ndarray, "p"]
+
+    @staticmethod
+    def zero() -> PartStatistics:
+        """Nothing counted yet."""
+        return PartStatistics(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+    def __add__(self, other: PartStatistics) -> PartStatistics:
+        count = max(len(self.total), len(other.total))
+        padded = [np.pad(values, (0, count - len(values))) for values in (self.inside, other.inside)]
+        totals = [np.pad(values, (0, count - len(values))) for values in (self.total, other.total)]
+        return PartStatistics(padded[0] + padded[1], totals[0] + totals[1])
+
+
+def count_parts(parts: Int16[np.ndarray, "h w"], instances: Int32[np.ndarray, "h w"]) -> PartStatistics:
+    """Counts of one frame; `VOID` pixels are not counted."""
+    known = parts != VOID
+    count = int(parts.max(initial=VOID)) + 1
+    return PartStatistics(
+        inside=np.bincount(parts[known & (instances > 0)], minlength=count),
+        total=np.bincount(parts[known], minlength=count),
+    )
+
+
+@dataclass(frozen=True)
 class ThingStuffSplit:
     """Pseudo classes in descending order of the measure (ties: ascending class)."""
 
@@ -91,3 +120,17 @@ def split_classes(statistics: ClassStatistics, threshold: float, measure: Measur
     return ThingStuffSplit(
         things=tuple(k for k in order if values[k] > threshold), stuff=tuple(k for k in order if values[k] <= threshold)
     )
+
+
+def movable_parts(
+    parts: PartStatistics, classes: ClassStatistics, split: ThingStuffSplit, threshold: float
+) -> tuple[int, ...]:
+    """Parts that move more often than `threshold` times what the thing classes do together; 0 gives none.
+
+    A pseudo class that is mostly house front can hold the white cars too: its parts tell them apart.
+    """
+    things = list(split.things)
+    if threshold <= 0 or not classes.total[things].sum():
+        return ()
+    typical = classes.inside[things].sum() / classes.total[things].sum()
+    return tuple(np.nonzero(parts.inside > threshold * typical * parts.total)[0].tolist())

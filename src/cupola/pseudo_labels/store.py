@@ -7,8 +7,9 @@ timings.jsonl          seconds each part took, a line a frame
 semantics_model.npz    the fitted pseudo classes
 instances/KEY.png      16 bit: 0 = none, 1.. = moving objects
 semantics/KEY.png      8 bit: pseudo class, 255 = unknown (before alignment)
+parts/KEY.png          16 bit: the finer class that each pixel's pseudo class is made of, 65535 = unknown
 scores/KEY.npz         class scores, float16, only on request
-statistics.json        counts of each class, the thing/stuff split and the fusion settings
+statistics.json        counts of each class and part, the thing/stuff split and the fusion settings
 panoptic/KEY.png, panoptic.json    COCO panoptic: the labels, for every tool that reads it
 """
 
@@ -23,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Int16, Int32, UInt8
+from jaxtyping import Bool, Float16, Int16, Int32, UInt8
 
 from cupola.config import plain
 from cupola.data import FrameRecord, StereoDataset, open_dataset
 from cupola.errors import ConfigError, DataError, StoreError
-from cupola.io import read_ids, write_ids
+from cupola.io import read_ids, write_ids, write_json
 from cupola.pseudo_labels.fuse import FusionSettings, fuse
 from cupola.pseudo_labels.journal import (
     FORMAT,
@@ -38,14 +39,19 @@ from cupola.pseudo_labels.journal import (
     FrameFailed,
     counts_from_json,
     counts_to_json,
+    parts_from_json,
+    parts_to_json,
     read_frames,
     read_json,
 )
-from cupola.pseudo_labels.statistics import ClassStatistics, ThingStuffSplit
+from cupola.pseudo_labels.statistics import ClassStatistics, PartStatistics, ThingStuffSplit, movable_parts
 from cupola.types import VOID, PanopticMap
 
 UNKNOWN = 255
 """Value of a pixel without a class in semantics/KEY.png, so there can be at most 255 classes."""
+
+UNKNOWN_PART = 65535
+"""Value of a pixel without a part in parts/KEY.png."""
 
 MODEL, STATISTICS, PANOPTIC, PANOPTIC_INDEX = "semantics_model.npz", "statistics.json", "panoptic", "panoptic.json"
 
@@ -61,17 +67,35 @@ def read_semantic(path: Path) -> Int16[np.ndarray, "h w"]:
     return np.where(classes == UNKNOWN, np.int16(VOID), classes)
 
 
+def write_parts(path: Path, parts: Int16[np.ndarray, "h w"]) -> None:
+    """Writes parts and `VOID` as a 16-bit PNG, atomically. Raises `DiskError`."""
+    write_ids(path, np.where(parts == VOID, UNKNOWN_PART, parts.astype(np.int32)), bits=16)
+
+
+def read_movable(path: Path, movable: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
+    """Pixels of the given parts. Raises `ImageError`."""
+    table = np.zeros(UNKNOWN_PART + 1, bool)
+    table[list(movable)] = True
+    movable_pixels: np.ndarray = table[read_ids(path)]
+    return movable_pixels
+
+
 def write_statistics(
-    path: Path, counts: ClassStatistics, split: ThingStuffSplit, settings: FusionSettings, frames: int, source: str
+    path: Path,
+    counts: ClassStatistics,
+    parts: PartStatistics,
+    split: ThingStuffSplit,
+    settings: FusionSettings,
+    frames: int,
+    source: str,
 ) -> None:
     """Writes statistics.json, atomically. source: the store whose counts made the split. Raises `DiskError`."""
-    from cupola.io import write_json
-
     write_json(
         path,
         {
             "frames": frames,
             "counts": counts_to_json(counts),
+            "parts": parts_to_json(parts),
             "counts_of": source,
             "share": [round(float(value), 6) for value in counts.share],
             "ratio": [round(float(value), 6) for value in counts.ratio],
@@ -85,7 +109,7 @@ def write_statistics(
 @dataclass(frozen=True)
 class LabelStore:
     """A finished label store. keys: frames that have a label, in the order of the data set; counts: class statistics
-    that the split is made of; run: the settings that made the unfused results."""
+    and parts that the split is made of; run: the settings that made the unfused results."""
 
     path: Path
     keys: tuple[str, ...]
@@ -93,6 +117,7 @@ class LabelStore:
     split: ThingStuffSplit
     fusion: FusionSettings
     counts: ClassStatistics
+    parts: PartStatistics
     run: Mapping[str, Any]
 
     @staticmethod
@@ -117,6 +142,7 @@ class LabelStore:
                 split=ThingStuffSplit(tuple(statistics["things"]), tuple(statistics["stuff"])),
                 fusion=FusionSettings(**statistics["fusion"]),
                 counts=counts_from_json(statistics["counts"]),
+                parts=parts_from_json(statistics["parts"]),
                 run=manifest["run"],
             )
         except (KeyError, TypeError, ValueError, ConfigError) as error:
@@ -136,6 +162,11 @@ class LabelStore:
     def stuff(self) -> tuple[int, ...]:
         """Pseudo classes of stuff, by descending share."""
         return self.split.stuff
+
+    @cached_property
+    def movable(self) -> tuple[int, ...]:
+        """Parts that are ignored where they are stuff: they move too often (`FusionSettings.movable`)."""
+        return movable_parts(self.parts, self.counts, self.split, self.fusion.movable)
 
     @cached_property
     def dataset(self) -> StereoDataset:
@@ -187,9 +218,10 @@ class LabelStore:
     def label(self, key: str) -> PanopticMap:
         """The fused label: pseudo class (`VOID` = ignore) and instance. Raises `ImageError`.
 
-        Fused from the one-channel images, which are quicker to read than the same label in panoptic/KEY.png.
+        Fused from the one-channel images; panoptic/KEY.png is the same label for other tools.
         """
-        return fuse(self.semantic(key), self.instance_map(key), self.split, self.fusion)
+        movable = read_movable(self.path / "parts" / f"{key}.png", self.movable) if self.movable else None
+        return fuse(self.semantic(key), self.instance_map(key), self.split, self.fusion, movable)
 
     def seconds(self) -> dict[str, float]:
         """Median seconds of computing a frame, by part (a worker's first one also compiles); {} if not timed."""

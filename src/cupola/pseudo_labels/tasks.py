@@ -22,8 +22,8 @@ from cupola.motion import MotionSegmenter
 from cupola.pseudo_labels.align import align
 from cupola.pseudo_labels.fuse import FusionSettings, fuse
 from cupola.pseudo_labels.journal import FrameDone, FrameFailed
-from cupola.pseudo_labels.statistics import ThingStuffSplit, count_classes
-from cupola.pseudo_labels.store import PANOPTIC, read_semantic, write_semantic
+from cupola.pseudo_labels.statistics import PartStatistics, ThingStuffSplit, count_classes, count_parts
+from cupola.pseudo_labels.store import PANOPTIC, read_movable, read_semantic, write_parts, write_semantic
 from cupola.semantics import SemanticSegmenter
 from cupola.types import StereoFrame
 
@@ -125,6 +125,9 @@ class LabelFrame:
             }
             write_ids(files["instances"], ids, bits=16)
             write_semantic(files["semantics"], semantic.classes)
+            if semantic.parts is not None:
+                files["parts"] = self.out / "parts" / f"{clip.key}.png"
+                write_parts(files["parts"], semantic.parts)
             if self.keep_scores:
                 files["scores"] = self.out / "scores" / f"{clip.key}.npz"
                 _write_scores(files["scores"], semantic.scores)
@@ -133,6 +136,7 @@ class LabelFrame:
                 scores=tuple(float(score) for score in instances.scores),
                 aligned=count_classes(align(semantic.classes, ids), ids, self.model.num_classes),
                 raw=count_classes(semantic.classes, ids, self.model.num_classes),
+                parts=PartStatistics.zero() if semantic.parts is None else count_parts(semantic.parts, ids),
                 sizes={name: path.stat().st_size for name, path in files.items()},
             )
         return done, watch.seconds
@@ -156,15 +160,17 @@ class FuseFrame:
     root: Path
     split: ThingStuffSplit
     settings: FusionSettings
+    movable: tuple[int, ...]
 
     def __call__(self, item: tuple[int, FrameRecord, tuple[float, ...]]) -> Annotation:
         _, record, scores = item
         name = f"{record.key}.png"
         try:
             semantic, ids = read_semantic(self.out / "semantics" / name), read_ids(self.out / "instances" / name)
+            movable = read_movable(self.out / "parts" / name, self.movable) if self.movable else None
         except ImageError as error:
             raise ImageError(f"{error} (delete it and run the same command again)") from error
-        label = fuse(semantic, ids.astype(np.int32), self.split, self.settings)
+        label = fuse(semantic, ids.astype(np.int32), self.split, self.settings, movable)
         segment_ids, segments = to_segments(label, self.split.things, dict(enumerate(scores, 1)))
         write_map(self.out / PANOPTIC / name, segment_ids)
         height, width = ids.shape
