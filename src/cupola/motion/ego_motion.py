@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cupola.motion.cells import find_clusters
-from cupola.motion.edges import tightened
+from cupola.motion.edges import reshaped
 from cupola.motion.objects import MovingObject, find_objects
 from cupola.motion.proof import proven
 from cupola.motion.scene import Scene, observe
@@ -36,7 +36,7 @@ class EgoMotionSegmenter:
             return Instances.empty(*clip.first.size)
         images = make_views(clip, max(LEAST_NORMALISATION, scene.odd(NORMALISATION)))
         scene = with_large_motions(scene, images, rng)
-        found = (tightened(scene, images, one) for one in find_objects(scene, find_clusters(scene)))
+        found = (reshaped(scene, images, one) for one in find_objects(scene, find_clusters(scene)))
         objects = [one for one in found if one is not None and proven(scene, images, one)]
         return _instances(scene, objects[: self.max_objects])
 

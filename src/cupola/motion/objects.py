@@ -168,16 +168,14 @@ def _grow(scene: Scene, part: _Part) -> MovingObject | None:
         candidate = inside & (height > LOWEST) & (height < HIGHEST)
         measured = np.isfinite(gain) & inside
     mean = _box_mean(np.nan_to_num(gain), measured, side)
-    mask = _opened(_closed(candidate & (mean > EVIDENCE), scene.odd(CLOSE)), scene.odd(OPEN))
+    mask = opened(closed(candidate & (mean > EVIDENCE), scene.odd(CLOSE)), scene.odd(OPEN))
     seeds = np.zeros(mask.shape, bool)
     seeds[part.ys - box[0], part.xs - box[2]] = True
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    touched = np.unique(labels[seeds & mask])
-    mask = _filled(np.isin(labels, touched))
+    mask = filled(touching(mask, seeds))
     if not mask.any():
         return None
     against = (disparity < low) | (disparity > high) | (height < LOWEST) | (measured & (mean < 0))
-    mask = _hull(mask) & ~against
+    mask = hull(mask) & ~against
     mask = largest_parts(mask, scene.odd(OPEN))
     if not mask.any() or not large_enough(scene, mask, window, part.velocity):
         return None
@@ -206,17 +204,23 @@ def _box_mean(values: np.ndarray, where: Bool[np.ndarray, "a b"], side: int) -> 
     return np.asarray(np.where(count > 0.5, total / np.maximum(count, 1), 0), np.float32)
 
 
-def _closed(mask: Bool[np.ndarray, "a b"], side: int) -> Bool[np.ndarray, "a b"]:
+def closed(mask: Bool[np.ndarray, "a b"], side: int) -> Bool[np.ndarray, "a b"]:
     box = np.ones((side, side), np.uint8)
     return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, box) > 0)
 
 
-def _opened(mask: Bool[np.ndarray, "a b"], side: int) -> Bool[np.ndarray, "a b"]:
+def opened(mask: Bool[np.ndarray, "a b"], side: int) -> Bool[np.ndarray, "a b"]:
     box = np.ones((side, side), np.uint8)
     return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, box) > 0)
 
 
-def _filled(mask: Bool[np.ndarray, "a b"]) -> Bool[np.ndarray, "a b"]:
+def touching(mask: Bool[np.ndarray, "a b"], seeds: Bool[np.ndarray, "a b"]) -> Bool[np.ndarray, "a b"]:
+    """The parts of a mask (8 neighbours) that hold a seed."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return np.asarray(np.isin(labels, np.unique(labels[seeds & mask])) & mask)
+
+
+def filled(mask: Bool[np.ndarray, "a b"]) -> Bool[np.ndarray, "a b"]:
     """The mask without holes."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     canvas = np.zeros(mask.shape, np.uint8)
@@ -224,7 +228,7 @@ def _filled(mask: Bool[np.ndarray, "a b"]) -> Bool[np.ndarray, "a b"]:
     return np.asarray(canvas > 0)
 
 
-def _hull(mask: Bool[np.ndarray, "a b"]) -> Bool[np.ndarray, "a b"]:
+def hull(mask: Bool[np.ndarray, "a b"]) -> Bool[np.ndarray, "a b"]:
     points = np.argwhere(mask)[:, ::-1].astype(np.int32)
     canvas = np.zeros(mask.shape, np.uint8)
     cv2.fillConvexPoly(canvas, cv2.convexHull(points), 1)
@@ -233,8 +237,7 @@ def _hull(mask: Bool[np.ndarray, "a b"]) -> Bool[np.ndarray, "a b"]:
 
 def largest_parts(mask: Bool[np.ndarray, "a b"], side: int) -> Bool[np.ndarray, "a b"]:
     """The mask opened, without crumbs: parts below a tenth of the largest."""
-    opened = _opened(mask, side).astype(np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(opened(mask, side).astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
     if not len(areas):
         return np.zeros(mask.shape, bool)
