@@ -7,10 +7,10 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int16, Int32, Int64, UInt8, UInt16
+from jaxtyping import Int16, Int64, UInt8, UInt16
 
 from cupola.errors import StoreError, TrainingError
 from cupola.progress import progress
@@ -22,6 +22,7 @@ CACHE_BYTES = 2_000_000_000
 """Samples are kept in memory up to this size [bytes]; larger sets are read from disk for every batch."""
 
 
+@runtime_checkable
 class Labels(Protocol):
     """What training asks of a label store (`cupola.pseudo_labels.LabelStore` is one)."""
 
@@ -34,7 +35,6 @@ class Labels(Protocol):
     def image(self, key: str) -> UInt8[np.ndarray, "h w 3"]: ...
     def label(self, key: str) -> PanopticMap: ...
     def semantic(self, key: str) -> Int16[np.ndarray, "h w"]: ...
-    def instance_map(self, key: str) -> Int32[np.ndarray, "h w"]: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def read_sample(labels: Labels, key: str) -> Sample:
             f"the image of frame {key} is {image.shape[1]} x {image.shape[0]}, but its label {width} x {height}; "
             "the data set has changed since it was labelled: label it again"
         )
-    codes, classes = encode_label(label, labels.semantic(key), labels.instance_map(key), labels.things, labels.stuff)
+    codes, classes = encode_label(label, labels.semantic(key), labels.things, labels.stuff)
     return Sample(image, codes, classes)
 
 

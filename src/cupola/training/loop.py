@@ -146,7 +146,7 @@ def run_training(
 
             now = time.perf_counter()
             done = replace(done, step=done.step + 1, seconds=done.seconds + now - clock)
-            metrics.write(step=done.step, **values, learning_rate=rate, seconds=now - clock)
+            metrics.write(done.step, **values, learning_rate=rate, seconds=now - clock)
             clock = now
             bar.set_postfix_str(f"loss {values['loss']:.3f}", refresh=False)
             bar.update()

@@ -7,16 +7,19 @@ learning it as an object does more than merely not punishing it.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64, UInt16
+from jaxtyping import Bool, Float, Float32, Int64, UInt16
+from torch import Tensor
 
 from cupola.errors import ConfigError, StoreError
 from cupola.io import read_ids, write_ids, write_json
-from cupola.models import IGNORE, PanopticNetwork
+from cupola.models import IGNORE, NetworkPrediction
 from cupola.progress import progress
 from cupola.training.copy_paste import Cutout, cut_objects
 from cupola.training.data import TrainingData
@@ -49,6 +52,15 @@ class SelfLabelSettings:
             raise ConfigError(f"self-labels happen at rising shares of the training between 0 and 1, not at {self.at}")
 
 
+@runtime_checkable
+class Detector(Protocol):
+    """What finds objects; `PanopticNetwork` does."""
+
+    def predict(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], *, score_threshold: float
+    ) -> list[NetworkPrediction]: ...
+
+
 Labels = dict[int, tuple[UInt16[np.ndarray, "h w"], Int64[np.ndarray, "n"]]]
 """New codes and classes of frames, by number."""
 
@@ -75,7 +87,7 @@ def add_objects(
     return Sample(sample.image, codes, np.array(known, np.int64))
 
 
-def discover(network: PanopticNetwork, data: TrainingData, settings: SelfLabelSettings, device: torch.device) -> Labels:
+def discover(network: Detector, data: TrainingData, settings: SelfLabelSettings, device: torch.device) -> Labels:
     """New labels of all frames in which the network finds an object that no label marks. Draws nothing at random."""
     found: Labels = {}
     starts = range(0, len(data), PREDICTED_AT_ONCE)

@@ -92,11 +92,11 @@ class Metrics:
         except FileNotFoundError:
             return []
 
-    def write(self, **values: float) -> None:
-        """Adds a line. Raises `DiskError`."""
+    def write(self, step: int, **values: float) -> None:
+        """Adds the line of a step. Raises `DiskError`."""
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
+                file.write(json.dumps({"step": step, **values}) + "\n")
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise DiskError(f"cannot write {self.path}: {reason}; free some space and run the command again") from error
@@ -110,7 +110,7 @@ def _step(line: str) -> int | None:
         return None
 
 
-def read_metrics(out: Path) -> list[dict[str, float]]:
+def read_metrics(out: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, without a last one that is cut off."""
     text = (out / METRICS).read_text(encoding="utf-8") if (out / METRICS).is_file() else ""
     return [json.loads(line) for line in text.splitlines() if _step(line) is not None]

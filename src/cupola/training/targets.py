@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int16, Int32, Int64, UInt8, UInt16
+from jaxtyping import Bool, Int16, Int64, UInt8, UInt16
 
 from cupola.models import IGNORE, SOME_THING, Target
 from cupola.types import VOID, PanopticMap
@@ -58,23 +58,21 @@ def object_areas(codes: UInt16[np.ndarray, "h w"], objects: int) -> Int64[np.nda
 def encode_label(
     label: PanopticMap,
     semantic: Int16[np.ndarray, "h w"],
-    instances: Int32[np.ndarray, "h w"],
     things: tuple[int, ...],
     stuff: tuple[int, ...],
 ) -> tuple[UInt16[np.ndarray, "h w"], Int64[np.ndarray, "n"]]:
     """Codes and object classes of a fused label (spec-network 2.2, steps 6-10).
 
-    label: pseudo classes, `VOID` = ignore, and instances; semantic, instances: what it was fused from. Void pixels
-    are `UNMARKED` where an unlabelled object may stand: where the semantics say a thing class, or where something
-    moved but got a stuff class; else `IGNORE`. A pixel of a thing class without instance is `UNMARKED` too. The class
-    of an object is the most frequent class of its pixels (N12).
+    label: pseudo classes, `VOID` = ignore, and instances; semantic: pseudo classes before fusing. What fusing made void
+    may hide an object that nobody marked (a thing class without instance, a mover whose class is stuff, stuff that
+    looks like what moves): `UNMARKED`, as is a thing class without instance that fusing let stand. What had no class
+    to begin with is `IGNORE`. The class of an object is the most frequent class of its pixels (N12).
     """
     table = np.full(max((*things, *stuff, 0)) + 2, IGNORE, np.uint16)  # one entry more, so that VOID = -1 finds IGNORE
     table[list(stuff)] = 1 + np.arange(len(stuff), dtype=np.uint16)
     table[list(things)] = UNMARKED
     codes = table[label.classes]
-    may_hide = np.isin(semantic, things) | (instances > 0)
-    codes[(label.classes == VOID) & may_hide] = UNMARKED
+    codes[(label.classes == VOID) & (semantic != VOID)] = UNMARKED
 
     rank = {pseudo: number for number, pseudo in enumerate(things)}
     classes: list[int] = []

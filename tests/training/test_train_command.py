@@ -1,0 +1,240 @@
+"""`cupola train` on a small store: what it writes, going on after a stop, and its errors."""
+
+import errno
+import json
+import os
+import signal
+import threading
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from training_doubles import write_store
+
+import cupola.training.loop as loop_module
+from cupola.cli import main
+from cupola.errors import ConfigError, DiskError, StoreError, TrainingError
+from cupola.models import PanopticNetwork, load_network, tiny
+from cupola.pseudo_labels import LabelStore
+from cupola.training import BootstrapSettings, OptimizerSettings, SelfLabelSettings, train
+from cupola.training.loop import Plan, learning_rate, make_optimizer
+from cupola.training.sampler import BatchSettings
+from cupola.training.state import STATE, Progress, read_metrics
+
+SETTINGS = BootstrapSettings(batch=2, checkpoint_seconds=0.0, self_labels=SelfLabelSettings(score=0.26))
+"""A state after every step; a network of two steps is sure of nothing, so self-labels take what they get."""
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory) -> Path:
+    return write_store(tmp_path_factory.mktemp("street"))
+
+
+@pytest.fixture(scope="module")
+def whole(labels, tmp_path_factory):
+    """An unbroken run."""
+    out = tmp_path_factory.mktemp("whole") / "net"
+    return train(labels, out=out, network="tiny", steps=STEPS, settings=SETTINGS)
+
+
+def losses(out: Path) -> list[dict[str, float]]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in read_metrics(out)]
+
+
+def test_what_it_writes(whole, labels):
+    assert whole.steps == STEPS
+    assert whole.frames == whole.objects == 4
+    network, card = load_network(whole.out)
+    store = LabelStore.open(labels)
+    assert card["things"] == list(whole.things) == list(store.things)
+    assert card["stuff"] == list(whole.stuff)
+    assert (network.num_things, network.num_stuff) == (1, len(store.stuff))
+    facts = card["training"]
+    assert facts["steps"] == STEPS
+    assert facts["labels"]["motion"] == "BrightMoves"
+    assert facts["versions"]["torch"] == torch.__version__ or facts["versions"]["torch"] in torch.__version__
+    assert [line["step"] for line in read_metrics(whole.out)] == list(range(1, STEPS + 1))
+    for line in read_metrics(whole.out):
+        parts = {n: v for n, v in line.items() if n not in ("step", "loss", "gradient", "learning_rate", "seconds")}
+        assert sum(parts.values()) == pytest.approx(line["loss"], rel=1e-5)
+        assert set(parts) == {"semantic", "rpn_objectness", "rpn_box", "stage0_class", "stage0_box", "mask"}
+    config = yaml.safe_load((whole.out / "config.yaml").read_text())
+    assert config["steps"] == STEPS
+    assert config["settings"]["batch"] == 2
+    assert not (whole.out / STATE).exists()
+    assert (whole.out / "self_labels" / "1" / "index.json").is_file()
+
+
+def test_weights_have_been_learnt(whole):
+    torch.manual_seed(0)
+    start = PanopticNetwork(tiny(), 1, 2).state_dict()
+    for name, tensor in load_network(whole.out)[0].state_dict().items():
+        assert torch.isfinite(tensor.float()).all()
+        assert not torch.equal(tensor, start[name]), name
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, labels, tmp_path, monkeypatch, after):
+    """Stopped right after a state was saved, or (at 3) with the self-labels made and one more step lost."""
+    real, saved = loop_module.save_state, []
+
+    def stop(*arguments):
+        real(*arguments)
+        saved.append(arguments)
+        if len(saved) == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "save_state", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
+    assert len(read_metrics(tmp_path)) == after
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": after + 1, "loss": 0.0}) + '\n{"step": ')  # a lost step, a torn line
+    result = train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
+    assert losses(tmp_path) == losses(whole.out)
+    weights = load_network(tmp_path)[0].state_dict()
+    for name, tensor in load_network(whole.out)[0].state_dict().items():
+        assert torch.equal(weights[name], tensor), name
+    assert result.self_labels == whole.self_labels
+
+
+def test_another_seed_is_another_run(whole, labels, tmp_path):
+    train(labels, out=tmp_path, network="tiny", steps=1, settings=SETTINGS, seed=1)
+    assert losses(tmp_path)[0] != losses(whole.out)[0]
+
+
+def test_a_finished_run_is_only_told_again(whole, labels, monkeypatch):
+    monkeypatch.setattr("cupola.training.bootstrap.run_training", None)
+    assert train(labels, out=whole.out, network="tiny", steps=STEPS, settings=SETTINGS) == whole
+
+
+def test_other_settings_or_labels_in_the_same_place(whole, labels, tmp_path):
+    with pytest.raises(StoreError, match=r"holds a run of other settings \(steps: 6 there, 7 now"):
+        train(labels, out=whole.out, network="tiny", steps=7, settings=SETTINGS)
+    other = replace(SETTINGS, optimizer=OptimizerSettings(learning_rate=1e-3))
+    with pytest.raises(StoreError, match=r"settings\.optimizer\.learning_rate: 0\.002 there, 0\.001 now"):
+        train(labels, out=whole.out, network="tiny", steps=STEPS, settings=other)
+    with pytest.raises(StoreError, match="holds a run of other settings"):
+        train(labels, out=labels, network="tiny", steps=STEPS, settings=SETTINGS)
+    elsewhere = write_store(tmp_path, seed=1)
+    with pytest.raises(StoreError, match="other images or labels"):
+        train(elsewhere, out=whole.out, network="tiny", steps=STEPS, settings=SETTINGS)
+
+
+def test_a_signal_finishes_the_step_and_saves(labels, tmp_path):
+    settings = replace(SETTINGS, checkpoint_seconds=1000.0)
+    handler = signal.getsignal(signal.SIGTERM)
+    timer = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        train(labels, out=tmp_path, network="tiny", steps=10_000, settings=settings)
+    timer.join()
+    assert (tmp_path / STATE).is_file()
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(labels, tmp_path, monkeypatch):
+    real, calls = PanopticNetwork.losses, []
+
+    def broken(self, images, targets, generator):
+        calls.append(0)
+        found = real(self, images, targets, generator)
+        return found | {"mask": found["mask"] * float("nan")} if len(calls) == 3 else found
+
+    monkeypatch.setattr(PanopticNetwork, "losses", broken)
+    with pytest.raises(TrainingError, match=r"loss mask is not finite at step 3 \(frames 00000\d, 00000\d\)"):
+        train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
+    assert len(read_metrics(tmp_path)) == 2
+    assert (tmp_path / STATE).is_file()
+
+
+def test_a_full_disk_is_said_and_the_earlier_state_kept(labels, tmp_path, monkeypatch):
+    real, writes = Path.write_bytes, []
+
+    def full(self, content):
+        if STATE.split(".")[0] in self.name and len(content) > 100_000:
+            writes.append(self.name)
+            if len(writes) == 3:
+                real(self, content[:1000])
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DiskError, match="No space left on device; free some space"):
+        train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
+    monkeypatch.setattr(Path, "write_bytes", real)
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == [STATE]
+    assert train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS).steps == STEPS
+
+
+def test_a_damaged_state_is_said(labels, tmp_path):
+    tmp_path.joinpath(STATE).write_bytes(b"nonsense")
+    with pytest.raises(StoreError, match=r"training\.safetensors does not belong to this run or is damaged"):
+        train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
+
+
+def test_time_limit_ends_early(labels, tmp_path):
+    result = train(labels, out=tmp_path, network="tiny", steps=100_000, settings=SETTINGS, time_limit=1.0)
+    assert 1 <= result.steps < 1000
+    assert read_metrics(tmp_path)[-1]["learning_rate"] < 2e-3
+
+
+def test_impossible_arguments(labels, tmp_path):
+    with pytest.raises(ConfigError, match="at least one step"):
+        train(labels, out=tmp_path, steps=0)
+    with pytest.raises(ConfigError, match="time limit must be positive"):
+        train(labels, out=tmp_path, time_limit=0.0)
+    with pytest.raises(ConfigError, match="at least one image"):
+        BootstrapSettings(batch=0)
+    with pytest.raises(ConfigError, match="at least 32 x 32"):
+        BootstrapSettings(crop=(16, 64))
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no usable GPU"):
+            train(labels, out=tmp_path, device="cuda")
+    with pytest.raises(StoreError, match="holds no label store"):
+        train(tmp_path, out=tmp_path / "net")
+
+
+def test_command_line(labels, tmp_path, capsys):
+    arguments = ["train", str(labels), "--out", str(tmp_path / "net"), "--network", "tiny", "--steps", "2"]
+    assert main([*arguments, "--settings.batch", "2", "--settings.self_labels.at", "[]"]) == 0
+    text = capsys.readouterr().out
+    assert "2 steps in 0.0 min on 4 frames with 4 labelled objects" in text
+    assert "losses at the end: loss " in text
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "other")]) == 2
+    assert "holds no label store" in capsys.readouterr().err
+
+
+def test_optimizer_does_not_decay_norms():
+    network = PanopticNetwork(tiny(), 2, 3)
+    decayed, plain = make_optimizer(network, OptimizerSettings(weight_decay=0.5)).param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
+    norms = {id(p) for n, p in network.named_parameters() if ".norm." in n}
+    assert norms
+    assert {id(p) for p in plain["params"]} == norms
+    assert len(decayed["params"]) + len(norms) == len(list(network.parameters()))
+
+
+def test_learning_rate_rises_then_falls():
+    settings = OptimizerSettings(learning_rate=1.0, warm_up=10, final=0.1)
+    rates = [learning_rate(step, step / 100, settings) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1, rel=0.01)
+    assert all(earlier < later for earlier, later in pairwise(rates[:10]))
+    assert all(earlier > later for earlier, later in pairwise(rates[10:]))
+    assert rates[-1] == pytest.approx(0.1)
+    constant = OptimizerSettings(learning_rate=1.0, warm_up=0, final=1.0)
+    assert {learning_rate(step, step / 10, constant) for step in range(11)} == {1.0}
+
+
+def test_share_of_a_run_goes_by_steps_or_time():
+    batches = BatchSettings(1, (32, 32), 0, BootstrapSettings().augment, BootstrapSettings().copy_paste)
+    plan = Plan(100, 50.0, 1.0, batches, OptimizerSettings(), SelfLabelSettings(at=(0.25, 0.5)))
+    assert plan.share(Progress(10, 2.0, 0, "")) == 0.1
+    assert plan.share(Progress(10, 25.0, 0, "")) == 0.5
+    assert plan.rounds_due(Progress(10, 25.0, 0, "")) == 2
+    assert plan.rounds_due(Progress(30, 1.0, 0, "")) == 1
