@@ -82,7 +82,7 @@ def _solve(sums: Float64[np.ndarray, "*s 12"]) -> tuple[Float64[np.ndarray, "*s 
     with np.errstate(divide="ignore", invalid="ignore"):
         velocity = np.stack([(c * p - b * q) / determinant, (a * q - b * p) / determinant], -1)
     velocity = np.where((determinant > 1e-9 * a * c)[..., None], velocity, 0.0)
-    return velocity, (velocity * sums[..., 6:8]).sum(-1)
+    return velocity, np.asarray((velocity * sums[..., 6:8]).sum(-1))
 
 
 def find_clusters(scene: Scene) -> list[Cluster]:

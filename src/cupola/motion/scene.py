@@ -67,7 +67,7 @@ class Scene:
         """Side of this image over KITTI's."""
         return math.sqrt(self.disparity.size / REFERENCE_PIXELS)
 
-    def odd(self, pixels: float) -> int:
+    def odd(self, pixels: int) -> int:
         """A length at KITTI size [px] as an odd number of this image's pixels, at least 3."""
         return max(3, 2 * round((pixels * self.scale - 1) / 2) + 1)
 
