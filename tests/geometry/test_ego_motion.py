@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import expm
 
-from cupola.geometry.ego_motion import estimate_ego_motion, rotation_matrix, static_flow
+from cupola.geometry.ego_motion import estimate_disparity_bias, estimate_ego_motion, static_flow
+from cupola.geometry.ego_motion.kernels import normal_equations, point_chi2, rotation_of
 from cupola.types import Calibration
 
 CALIBRATION = Calibration(230.0, 230.0, 191.5, 95.5, 0.5)
@@ -20,7 +22,7 @@ def scene(rng):
 
 def transform(turn, move):
     result = np.eye(4)
-    result[:3, :3], result[:3, 3] = rotation_matrix(np.array(turn, np.float64)), move
+    result[:3, :3], result[:3, 3] = rotation_of(np.array(turn, np.float64)), move
     return result
 
 
@@ -114,3 +116,68 @@ def test_points_behind_the_camera_are_unknown():
     flow, moved = static_flow(near, transform((0, 0, 0), (0, 0, -1)), CALIBRATION)
     assert np.isnan(flow).all()
     assert np.isnan(moved).all()
+
+
+def test_rotation_is_the_matrix_exponential():
+    for vector in np.random.default_rng(0).normal(0, 1, (5, 3)):
+        x, y, z = vector
+        assert np.allclose(rotation_of(vector), expm(np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])))
+    assert np.array_equal(rotation_of(np.zeros(3)), np.eye(3))
+
+
+def test_normal_equations_equal_finite_differences():
+    rng = np.random.default_rng(1)
+    count, noise = 7, 1e-4
+    rays = np.concatenate([rng.uniform(-0.5, 0.5, (count, 2)), np.ones((count, 1))], 1)
+    rho, target = rng.uniform(0.02, 0.3, count), rng.uniform(-0.5, 0.5, (count, 2))
+    variance, terms = rng.uniform(1, 2, count) * noise, rng.normal(0, 1, (count, 2))
+    rotation, move = rotation_of(np.array([0.02, -0.01, 0.03])), np.array([0.1, -0.1, -0.6])
+
+    def predict(k, unknowns):
+        turn = rotation_of(unknowns[:3])
+        q = turn @ (rotation @ rays[k] + (rho[k] + terms[k] @ unknowns[6:]) * move) + rho[k] * unknowns[3:6]
+        return q[:2] / q[2]
+
+    normal, right, _ = normal_equations(rays, rho, target, variance, noise, terms, rotation, move, 0.0)
+    chi2 = point_chi2(rays, rho, target, variance, noise, rotation, move)
+    expected, vector, step = np.zeros((8, 8)), np.zeros(8), 1e-6
+    for k in range(count):
+        jacobian = np.stack([(predict(k, s) - predict(k, -s)) / (2 * step) for s in step * np.eye(8)], 1)
+        z = (rotation @ rays[k] + rho[k] * move)[2]
+        slope = (move[:2] - predict(k, np.zeros(8)) * move[2]) / z
+        inverse = np.linalg.inv(variance[k] * np.eye(2) + noise * np.outer(slope, slope))
+        residual = target[k] - predict(k, np.zeros(8))
+        expected += jacobian.T @ inverse @ jacobian
+        vector += jacobian.T @ inverse @ residual
+        assert chi2[k] == pytest.approx(residual @ inverse @ residual, rel=1e-6)
+    assert np.allclose(normal, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert np.allclose(right, vector, rtol=1e-4, atol=1e-4 * np.abs(vector).max())
+
+
+def bias_left(error, forward=0.9):
+    """Root mean square of what the found bias leaves of a disparity error [px], in the middle three quarters."""
+    rng = np.random.default_rng(6)
+    truth = transform((0, 0.005, 0), (0, 0, -forward))
+    disparity = scene(rng)
+    flow, _ = static_flow(disparity, truth, CALIBRATION)
+    flow = flow + rng.normal(0, 0.2, flow.shape).astype(np.float32)
+    seen = np.maximum(disparity + error + rng.normal(0, 0.2, SHAPE), 0.5).astype(np.float32)
+    everywhere = np.ones(SHAPE, bool)
+    ego = estimate_ego_motion(flow, everywhere, seen, everywhere, CALIBRATION, np.random.default_rng(0))
+    bias = estimate_disparity_bias(flow, seen, everywhere, CALIBRATION, ego)
+    return float(np.sqrt(np.mean((error + bias)[24:-24, 48:-48] ** 2)))
+
+
+def test_smooth_error_of_the_disparity_is_found():
+    across = np.linspace(-1, 1, SHAPE[1])[None, :]
+    error = np.broadcast_to(-1.2 * across**2, SHAPE)
+    assert bias_left(error) < 0.5 * np.sqrt(np.mean(error[24:-24, 48:-48] ** 2))
+
+
+def test_no_error_is_left_alone():
+    assert bias_left(np.zeros(SHAPE)) < 0.12
+
+
+def test_camera_at_rest_says_nothing_about_the_disparity():
+    error = np.full(SHAPE, 0.7)
+    assert bias_left(error, forward=0.0) == pytest.approx(0.7, abs=0.1)
