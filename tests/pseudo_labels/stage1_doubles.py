@@ -124,7 +124,7 @@ def arguments(data: Path, out: Path, **changed):
         "correspondence": ClassicalCorrespondence(),
         "motion": EgoMotionSegmenter(),
         "semantics": OfflineSemantics(),
-        "fusion": FusionSettings(),
+        "fusion": FusionSettings(sizes=0),
         "limit": None,
         "every": 1,
         "classes_from": None,

@@ -135,7 +135,7 @@ def test_an_image_of_the_store_that_cannot_be_read_is_one_sentence(data, store_c
     path = store_copy / "semantics/000001.png"
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(CupolaError, match=r"semantics/000001.png .*delete it and run the same command again"):
-        run(data, store_copy, fusion=FusionSettings(threshold=0.5))
+        run(data, store_copy, fusion=FusionSettings(threshold=0.5, sizes=0))
 
 
 def test_temporary_files_of_a_killed_run_are_cleared_away(data, finished, store_copy):
@@ -179,13 +179,13 @@ def test_a_foreign_directory_is_refused(data, tmp_path):
 def test_fusing_anew_touches_no_raw_result(data, store_copy):
     raw = {name: content for name, content in contents(store_copy).items() if name.split("/")[0] in RAW}
     times = (store_copy / "timings.jsonl").read_bytes()
-    store = run(data, store_copy, fusion=FusionSettings(threshold=0.9999))
+    store = run(data, store_copy, fusion=FusionSettings(threshold=0.9999, sizes=0))
     assert store.things == (4,)
-    store = run(data, store_copy, fusion=FusionSettings(threshold=0.3, measure="ratio", align=False))
-    assert store.fusion.measure == "ratio"
+    store = run(data, store_copy, fusion=FusionSettings(threshold=0.3, measure="ratio", align=False, sizes=0))
+    assert store.rule.settings.measure == "ratio"
     assert {name: content for name, content in contents(store_copy).items() if name.split("/")[0] in RAW} == raw
     assert (store_copy / "timings.jsonl").read_bytes() == times
-    expected = fuse(store.semantic("000001"), store.instance_map("000001"), store.split, store.fusion)
+    expected = fuse(store.semantic("000001"), store.instance_map("000001"), store.rule.split, store.rule.settings)
     np.testing.assert_array_equal(store.label("000001").classes, expected.classes)
     assert "threshold: 0.3" in (store_copy / "config.yaml").read_text()
 
@@ -209,8 +209,28 @@ def test_what_looks_like_a_part_of_movers_is_ignored_though_its_class_is_stuff(t
     assert (label[patch] == VOID).all()
     assert (label[18:20, 30:] == 3).all(), "the rest of the stripe keeps its class"
     assert (
-        run(data, tmp_path / "out", parts, fusion=FusionSettings(movable=0.0)).label("000000").classes[patch] == 3
+        run(data, tmp_path / "out", parts, fusion=FusionSettings(movable=0.0, sizes=0)).label("000000").classes[patch]
+        == 3
     ).all()
+
+
+def test_objects_are_told_apart_by_size(tmp_path, capsys):
+    data = write_dataset(tmp_path / "video", empty=())
+    for path in sorted((data / "left").iterdir())[::2]:
+        image = cv2.imread(str(path))
+        image[8:16] = 240  # a wide one in every other frame
+        cv2.imwrite(str(path), image)
+    store = run(data, tmp_path / "out", fusion=FusionSettings())
+    assert store.rule.split.things == (4,)
+    assert store.things == (CLASSES, CLASSES + 1)
+    assert store.num_classes == CLASSES + 2
+    found = [int(store.label(key).classes.max()) for key in store.keys]
+    assert found == [CLASSES, CLASSES + 1] * 2 + [CLASSES], "three wide ones come first, two narrow ones second"
+    _, categories = read_index(tmp_path / "out/panoptic.json")
+    assert [category.id for category in categories if category.is_thing] == list(store.things)
+    assert categories[CLASSES].name == "things of 4.5 x 1.0 m"  # 36 of 40 columns at 0.125 m a pixel
+    show(store)
+    assert "objects told apart by size: things of 4.5 x 1.0 m, things of 1.0 x 1.0 m" in capsys.readouterr().out
 
 
 def test_limit_and_every(data, tmp_path):
@@ -310,6 +330,7 @@ def test_closing_lines(data, finished, capsys):
     shown = capsys.readouterr()
     assert "5 frames labelled, 4 moving objects; 1 frames have none" in shown.out
     assert "5 pseudo classes: 1 of things, 4 of stuff" in shown.out
+    assert "class 4 is of things: 100.0 % of its pixels move" in shown.out
     assert "s of work a frame (reading" in shown.out
     assert "correspondence FlatCorrespondence, motion BrightObjects, semantics GreySemantics" in shown.out
     assert shown.err == ""

@@ -21,9 +21,12 @@ def show(store: LabelStore) -> None:
     if seconds:
         parts = ", ".join(f"{part} {value:.2f}" for part, value in seconds.items())
         print(f"{sum(seconds.values()):.2f} s of work a frame ({parts})")
-    print(f"{store.num_classes} pseudo classes: {len(store.things)} of things, {len(store.stuff)} of stuff")
-    for class_id in store.things:
-        print(f"  thing class {class_id}: {100 * store.counts.ratio[class_id]:.1f} % of its pixels move")
+    split, counts = store.rule.split, store.rule.counts
+    print(f"{counts.num_classes} pseudo classes: {len(split.things)} of things, {len(split.stuff)} of stuff")
+    for class_id in split.things:
+        print(f"  class {class_id} is of things: {100 * counts.ratio[class_id]:.1f} % of its pixels move")
+    if store.things != split.things:
+        print("objects told apart by size: " + ", ".join(store.rule.names[k] for k in store.things))
     used = store.run["parts"]
     print("made with " + ", ".join(f"{part} {used[part]['name']}" for part in used))
     print(f"labels: {store.path / 'panoptic.json'} (COCO panoptic), raw results: {store.path}")

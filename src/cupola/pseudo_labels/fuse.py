@@ -27,6 +27,8 @@ class FusionSettings:
         stuff_instances: what becomes of a mask whose class is stuff: its pixels are ignored, or keep their class, or
             the mask takes its most frequent thing class where things make up `least_thing` of it.
         least_thing: see stuff_instances; a mask with fewer thing pixels is ignored.
+        sizes: things are not told apart by their pseudo class, as in the paper, but by so many groups of real size
+            (width and height in metres); 0 turns it off.
         movable: a stuff pixel is ignored where its part (a finer class) moves more than this times as often as things
             do; 0 turns it off.
     """
@@ -38,6 +40,7 @@ class FusionSettings:
     stuff_instances: Literal["drop_and_ignore", "drop_keep_class", "take_thing"] = "take_thing"
     least_thing: float = 0.1
     movable: float = 0.2
+    sizes: int = 2
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
@@ -50,11 +53,13 @@ def fuse(
     split: ThingStuffSplit,
     settings: FusionSettings,
     movable: Bool[np.ndarray, "h w"] | None = None,
+    class_of_instance: Int16[np.ndarray, "n"] | None = None,
 ) -> PanopticMap:
     """The label of one frame: pseudo class (`VOID` = ignore) and instance id, kept from `instances` for things.
 
     semantic: raw pseudo class of each pixel (before alignment), `VOID` = unknown; instances: 0 = none; movable: pixels
-    of parts that move (`settings.movable`), ignored where they lie outside masks. Without alignment the pixels of a
+    of parts that move (`settings.movable`), ignored where they lie outside masks; class_of_instance: the
+    class of instance 1, 2, .. of things, instead of its pseudo class. Without alignment the pixels of a
     mask keep their own classes, and those of the mask's class alone make its instance.
     """
     ids, of_mask = _mask_classes(semantic, instances, split, settings)
@@ -70,6 +75,8 @@ def fuse(
         classes[(instances > 0) & ~in_thing] = VOID
     if movable is not None:
         classes[movable & (instances == 0)] = VOID
+    if class_of_instance is not None:
+        classes = np.where(kept > 0, class_of_instance[np.maximum(kept, 1) - 1], classes) if kept.any() else classes
     return PanopticMap(classes, kept)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from cupola.errors import DiskError, StoreError
 from cupola.io import write_json, write_text
@@ -28,12 +29,13 @@ MANIFEST, FRAMES, TIMINGS, LOCK = "manifest.json", "frames.jsonl", "timings.json
 
 @dataclass(frozen=True)
 class FrameDone:
-    """A finished frame. scores: of the instances 1, 2, ...; aligned, raw: its class counts with and without
-    alignment; parts: counts of its finer classes; sizes: of its files [bytes], by which a file cut short is found
-    out."""
+    """A finished frame. scores: of the instances 1, 2, ..; extents: their width and height [m]; aligned, raw: class
+    counts with and without alignment; parts: counts of finer classes; sizes: of the frame's files [bytes], by which a
+    file cut short is found out."""
 
     key: str
     scores: tuple[float, ...]
+    extents: Float32[np.ndarray, "n 2"]
     aligned: ClassStatistics
     raw: ClassStatistics
     parts: PartStatistics
@@ -51,7 +53,9 @@ class FrameFailed:
 def _to_line(entry: FrameDone | FrameFailed) -> str:
     if isinstance(entry, FrameFailed):
         return json.dumps({"key": entry.key, "failed": entry.reason}, ensure_ascii=False)
-    content = {"key": entry.key, "scores": [round(score, 4) for score in entry.scores], "sizes": dict(entry.sizes)}
+    content: dict[str, Any] = {"key": entry.key, "scores": [round(score, 4) for score in entry.scores]}
+    content["extents"] = [[round(x, 3) if np.isfinite(x) else None for x in row] for row in entry.extents.tolist()]
+    content["sizes"] = dict(entry.sizes)
     counts = {"aligned": counts_to_json(entry.aligned), "raw": counts_to_json(entry.raw)}
     return json.dumps(content | counts | {"parts": parts_to_json(entry.parts)})
 
@@ -63,6 +67,7 @@ def _from_line(line: str) -> FrameDone | FrameFailed:
     return FrameDone(
         content["key"],
         tuple(content["scores"]),
+        np.array(content["extents"], np.float32).reshape(-1, 2),
         counts_from_json(content["aligned"]),
         counts_from_json(content["raw"]),
         parts_from_json(content["parts"]),

@@ -112,7 +112,7 @@ def class_gallery(store: LabelStore) -> Gallery:
         pictures = [
             _example(store.image(keys[i]), store.semantic(keys[i]), int(label)) for i in best if counts[i, label]
         ]
-        kind = "thing" if label in store.things else "stuff"
+        kind = "thing" if label in store.rule.split.things else "stuff"
         caption = f"class {label}, {kind}, {100 * shares[label]:.1f} % of pixels"
         rows.append((caption, [*(shrink(picture, 200) for picture in pictures)]))
     return Gallery(
@@ -133,7 +133,7 @@ def write_label_report(
     colors = class_palette(store.num_classes)
     rows = [_frame_row(store, dataset, pairs[key], correspondence, colors) for key in keys if key in pairs]
     columns = ["input", "flow", "disparity", "moving objects", "pseudo classes", "fused label", "truth"]
-    legend = [(f"class {c} (thing)", colors[c]) for c in store.things] + [
+    legend = [(f"{store.rule.names[c]} (thing)", colors[c]) for c in store.things] + [
         (f"class {c}", colors[c]) for c in store.stuff
     ]
     frames = Gallery(

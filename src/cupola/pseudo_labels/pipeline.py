@@ -20,6 +20,7 @@ from cupola.correspondence import ClassicalCorrespondence, CorrespondenceProvide
 from cupola.data import StereoDataset, open_dataset
 from cupola.engines import Engine, choose_engine, in_order
 from cupola.errors import ConfigError, DataError
+from cupola.io import write_json
 from cupola.io.coco_panoptic import Category, write_index
 from cupola.motion import EgoMotionSegmenter, MotionSegmenter
 from cupola.progress import progress
@@ -37,7 +38,7 @@ from cupola.pseudo_labels.journal import (
     sole_writer,
     write_frames,
 )
-from cupola.pseudo_labels.statistics import ClassStatistics, PartStatistics, movable_parts, split_classes, summed
+from cupola.pseudo_labels.rule import FusionRule
 from cupola.pseudo_labels.store import (
     MODEL,
     PANOPTIC,
@@ -45,7 +46,6 @@ from cupola.pseudo_labels.store import (
     STATISTICS,
     LabelStore,
     relative_data,
-    write_statistics,
 )
 from cupola.pseudo_labels.tasks import DescribeFrame, FuseFrame, LabelFrame, Pair, SemanticMethod, SemanticModel
 from cupola.semantics import OfflineModel, OfflineSemantics
@@ -150,9 +150,11 @@ def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
             _require_most(entries)
             if missing:
                 write_frames(out, [entries[first.key] for first, _ in pairs])
-            fusion = Fusion(dataset, entries, model.num_classes, arguments["fusion"], other)
-            if missing or not fusion.is_there(out):
-                fusion.write(out, engine)
+            if missing or not _is_fused(out, arguments["fusion"]):
+                done = {key: entry for key, entry in entries.items() if isinstance(entry, FrameDone)}
+                frames = done if other is None else other.entries
+                rule = FusionRule.of(frames.values(), model.num_classes, arguments["fusion"])
+                _fuse(out, dataset, rule, done, "this store" if other is None else str(other.path), engine)
     return LabelStore.open(out)
 
 
@@ -290,53 +292,26 @@ def _require_most(entries: Mapping[str, FrameDone | FrameFailed], total: int | N
         )
 
 
-@dataclass(frozen=True)
-class Fusion:
-    """The last step: split things from stuff and write the panoptic files. other: the store whose split is taken."""
+def _fuse(
+    out: Path, dataset: StereoDataset, rule: FusionRule, done: Mapping[str, FrameDone], source: str, engine: Engine
+) -> None:
+    """Writes statistics.json and the panoptic files. panoptic.json goes first and comes last: a store without it is not
+    finished. source: the store whose frames made the rule."""
+    index = out / PANOPTIC_INDEX
+    index.unlink(missing_ok=True)
+    write_json(out / STATISTICS, {"frames": len(done), "counts_of": source, **rule.to_json()})
+    records = [record for record in dataset.records if record.key in done]
+    items = [(number, record, done[record.key]) for number, record in enumerate(records)]
+    fused = _map(engine, FuseFrame(out, dataset.root, rule), items, "fusing", len(items))
+    annotations = list(in_order((item[0], annotation) for item, annotation in fused))
+    colors, things = class_palette(rule.num_classes), set(rule.things)
+    categories = [Category(k, name, k in things, colors[k]) for k, name in enumerate(rule.names)]
+    info = {"description": "pseudo labels made by cupola from stereo video", "version": __version__}
+    write_index(index, annotations, categories, info)
 
-    dataset: StereoDataset
-    entries: Mapping[str, FrameDone | FrameFailed]
-    num_classes: int
-    settings: FusionSettings
-    other: LabelStore | None
 
-    @property
-    def done(self) -> dict[str, FrameDone]:
-        return {key: entry for key, entry in self.entries.items() if isinstance(entry, FrameDone)}
-
-    def counts(self) -> ClassStatistics:
-        """Counts over all frames, after alignment unless that is ablated; or those of the other store."""
-        if self.other is not None:
-            return self.other.counts
-        frames = self.done.values()
-        return summed((entry.aligned if self.settings.align else entry.raw for entry in frames), self.num_classes)
-
-    def parts(self) -> PartStatistics:
-        """Counts of the parts over all frames; or those of the other store."""
-        if self.other is not None:
-            return self.other.parts
-        return sum((entry.parts for entry in self.done.values()), PartStatistics.zero())
-
-    def is_there(self, out: Path) -> bool:
-        """Whether the store's panoptic files are of these settings."""
-        if not (out / PANOPTIC_INDEX).exists():
-            return False
-        return bool(read_json(out / STATISTICS).get("fusion") == plain(self.settings))
-
-    def write(self, out: Path, engine: Engine) -> None:
-        """panoptic.json goes first and comes last: a store without it is not finished."""
-        index, done, counts, parts = out / PANOPTIC_INDEX, self.done, self.counts(), self.parts()
-        index.unlink(missing_ok=True)
-        split = split_classes(counts, self.settings.threshold, self.settings.measure)
-        source = "this store" if self.other is None else str(self.other.path)
-        write_statistics(out / STATISTICS, counts, parts, split, self.settings, len(done), source)
-        records = [record for record in self.dataset.records if record.key in done]
-        items = [(number, record, done[record.key].scores) for number, record in enumerate(records)]
-        movable = movable_parts(parts, counts, split, self.settings.movable)
-        task = FuseFrame(out, self.dataset.root, split, self.settings, movable)
-        fused = _map(engine, task, items, "fusing", len(items))
-        annotations = list(in_order((item[0], annotation) for item, annotation in fused))
-        colors = class_palette(self.num_classes)
-        categories = [Category(k, f"class {k}", k in split.things, colors[k]) for k in range(self.num_classes)]
-        info = {"description": "pseudo labels made by cupola from stereo video", "version": __version__}
-        write_index(index, annotations, categories, info)
+def _is_fused(out: Path, settings: FusionSettings) -> bool:
+    """Whether the store's panoptic files are there and of these settings."""
+    if not (out / PANOPTIC_INDEX).exists():
+        return False
+    return bool(read_json(out / STATISTICS).get("fusion") == plain(settings))

@@ -9,7 +9,7 @@ instances/KEY.png      16 bit: 0 = none, 1.. = moving objects
 semantics/KEY.png      8 bit: pseudo class, 255 = unknown (before alignment)
 parts/KEY.png          16 bit: the finer class that each pixel's pseudo class is made of, 65535 = unknown
 scores/KEY.npz         class scores, float16, only on request
-statistics.json        counts of each class and part, the thing/stuff split and the fusion settings
+statistics.json        counts of classes and parts, sizes of objects, thing/stuff split, fusion settings
 panoptic/KEY.png, panoptic.json    COCO panoptic: the labels, for every tool that reads it
 """
 
@@ -24,27 +24,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float16, Int16, Int32, UInt8
+from jaxtyping import Float16, Int16, Int32, UInt8
 
 from cupola.config import plain
 from cupola.data import FrameRecord, StereoDataset, open_dataset
 from cupola.errors import ConfigError, DataError, StoreError
-from cupola.io import read_ids, write_ids, write_json
-from cupola.pseudo_labels.fuse import FusionSettings, fuse
+from cupola.io import read_ids, write_ids
 from cupola.pseudo_labels.journal import (
     FORMAT,
     MANIFEST,
     TIMINGS,
     FrameDone,
     FrameFailed,
-    counts_from_json,
-    counts_to_json,
-    parts_from_json,
-    parts_to_json,
     read_frames,
     read_json,
 )
-from cupola.pseudo_labels.statistics import ClassStatistics, PartStatistics, ThingStuffSplit, movable_parts
+from cupola.pseudo_labels.rule import FusionRule
 from cupola.types import VOID, PanopticMap
 
 UNKNOWN = 255
@@ -72,52 +67,20 @@ def write_parts(path: Path, parts: Int16[np.ndarray, "h w"]) -> None:
     write_ids(path, np.where(parts == VOID, UNKNOWN_PART, parts.astype(np.int32)), bits=16)
 
 
-def read_movable(path: Path, movable: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
-    """Pixels of the given parts. Raises `ImageError`."""
-    table = np.zeros(UNKNOWN_PART + 1, bool)
-    table[list(movable)] = True
-    movable_pixels: np.ndarray = table[read_ids(path)]
-    return movable_pixels
-
-
-def write_statistics(
-    path: Path,
-    counts: ClassStatistics,
-    parts: PartStatistics,
-    split: ThingStuffSplit,
-    settings: FusionSettings,
-    frames: int,
-    source: str,
-) -> None:
-    """Writes statistics.json, atomically. source: the store whose counts made the split. Raises `DiskError`."""
-    write_json(
-        path,
-        {
-            "frames": frames,
-            "counts": counts_to_json(counts),
-            "parts": parts_to_json(parts),
-            "counts_of": source,
-            "share": [round(float(value), 6) for value in counts.share],
-            "ratio": [round(float(value), 6) for value in counts.ratio],
-            "things": list(split.things),
-            "stuff": list(split.stuff),
-            "fusion": plain(settings),
-        },
-    )
+def read_parts(path: Path) -> Int32[np.ndarray, "h w"] | None:
+    """The inverse of `write_parts`, unknown as 65535; None where there is no such file. Raises `ImageError`."""
+    return read_ids(path).astype(np.int32) if path.exists() else None
 
 
 @dataclass(frozen=True)
 class LabelStore:
-    """A finished label store. keys: frames that have a label, in the order of the data set; counts: class statistics
-    and parts that the split is made of; run: the settings that made the unfused results."""
+    """A finished label store. keys: frames that have a label, in the order of the data set; rule: how all frames
+    together say that each is fused; run: the settings that made the unfused results."""
 
     path: Path
     keys: tuple[str, ...]
     failures: tuple[FrameFailed, ...]
-    split: ThingStuffSplit
-    fusion: FusionSettings
-    counts: ClassStatistics
-    parts: PartStatistics
+    rule: FusionRule
     run: Mapping[str, Any]
 
     @staticmethod
@@ -139,10 +102,7 @@ class LabelStore:
                 path=path,
                 keys=keys,
                 failures=tuple(entry for entry in failed if isinstance(entry, FrameFailed)),
-                split=ThingStuffSplit(tuple(statistics["things"]), tuple(statistics["stuff"])),
-                fusion=FusionSettings(**statistics["fusion"]),
-                counts=counts_from_json(statistics["counts"]),
-                parts=parts_from_json(statistics["parts"]),
+                rule=FusionRule.from_json(statistics),
                 run=manifest["run"],
             )
         except (KeyError, TypeError, ValueError, ConfigError) as error:
@@ -150,23 +110,18 @@ class LabelStore:
 
     @property
     def num_classes(self) -> int:
-        """Number of pseudo classes K."""
-        return self.counts.num_classes
+        """Number of classes that labels may hold, unused ones included."""
+        return self.rule.num_classes
 
     @property
     def things(self) -> tuple[int, ...]:
-        """Pseudo classes of things, by descending share."""
-        return self.split.things
+        """Classes of things: groups of sizes, most frequent first, or pseudo classes by descending share."""
+        return self.rule.things
 
     @property
     def stuff(self) -> tuple[int, ...]:
         """Pseudo classes of stuff, by descending share."""
-        return self.split.stuff
-
-    @cached_property
-    def movable(self) -> tuple[int, ...]:
-        """Parts that are ignored where they are stuff: they move too often (`FusionSettings.movable`)."""
-        return movable_parts(self.parts, self.counts, self.split, self.fusion.movable)
+        return self.rule.split.stuff
 
     @cached_property
     def dataset(self) -> StereoDataset:
@@ -220,8 +175,8 @@ class LabelStore:
 
         Fused from the one-channel images; panoptic/KEY.png is the same label for other tools.
         """
-        movable = read_movable(self.path / "parts" / f"{key}.png", self.movable) if self.movable else None
-        return fuse(self.semantic(key), self.instance_map(key), self.split, self.fusion, movable)
+        parts = read_parts(self.path / "parts" / f"{key}.png") if self.rule.movable else None
+        return self.rule.label(self.semantic(key), self.instance_map(key), parts, self.entries[key].extents)
 
     def seconds(self) -> dict[str, float]:
         """Median seconds of computing a frame, by part (a worker's first one also compiles); {} if not timed."""
@@ -238,7 +193,7 @@ class LabelStore:
         facts = {"data": f"{run['data']} ({run['layout']}, scale {run['scale']})", "frames": str(len(self.keys))}
         facts |= {part: str(run["parts"][part]["name"]) for part in run["parts"]}
         facts["seed"] = str(run["seed"])
-        facts["fusion"] = ", ".join(f"{name} {value}" for name, value in plain(self.fusion).items())
+        facts["fusion"] = ", ".join(f"{name} {value}" for name, value in plain(self.rule.settings).items())
         if self.failures:
             facts["failed frames"] = ", ".join(f"{failure.key}: {failure.reason}" for failure in self.failures[:5])
         return facts

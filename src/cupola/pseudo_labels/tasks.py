@@ -20,10 +20,11 @@ from cupola.io import atomic_path, read_ids, write_ids
 from cupola.io.coco_panoptic import Annotation, to_segments, write_map
 from cupola.motion import MotionSegmenter
 from cupola.pseudo_labels.align import align
-from cupola.pseudo_labels.fuse import FusionSettings, fuse
 from cupola.pseudo_labels.journal import FrameDone, FrameFailed
-from cupola.pseudo_labels.statistics import PartStatistics, ThingStuffSplit, count_classes, count_parts
-from cupola.pseudo_labels.store import PANOPTIC, read_movable, read_semantic, write_parts, write_semantic
+from cupola.pseudo_labels.rule import FusionRule
+from cupola.pseudo_labels.sizes import extents
+from cupola.pseudo_labels.statistics import PartStatistics, count_classes, count_parts
+from cupola.pseudo_labels.store import PANOPTIC, read_parts, read_semantic, write_parts, write_semantic
 from cupola.semantics import SemanticSegmenter
 from cupola.types import StereoFrame
 
@@ -134,6 +135,7 @@ class LabelFrame:
             done = FrameDone(
                 key=clip.key,
                 scores=tuple(float(score) for score in instances.scores),
+                extents=extents(ids, len(instances), fields.disparity, fields.disparity_valid, clip.calibration),
                 aligned=count_classes(align(semantic.classes, ids), ids, self.model.num_classes),
                 raw=count_classes(semantic.classes, ids, self.model.num_classes),
                 parts=PartStatistics.zero() if semantic.parts is None else count_parts(semantic.parts, ids),
@@ -151,27 +153,25 @@ def _write_scores(path: Path, scores: np.ndarray | None) -> None:
 
 @dataclass(frozen=True)
 class FuseFrame:
-    """Item: (number, record, scores); writes the panoptic PNG of the frame and gives its entry in the index.
+    """Item: (number, record, its line); writes the panoptic PNG of the frame and gives its entry in the index.
 
-    Raises `DataError` where an image of the store is damaged.
+    Raises `ImageError` where an image of the store is damaged.
     """
 
     out: Path
     root: Path
-    split: ThingStuffSplit
-    settings: FusionSettings
-    movable: tuple[int, ...]
+    rule: FusionRule
 
-    def __call__(self, item: tuple[int, FrameRecord, tuple[float, ...]]) -> Annotation:
-        _, record, scores = item
+    def __call__(self, item: tuple[int, FrameRecord, FrameDone]) -> Annotation:
+        _, record, done = item
         name = f"{record.key}.png"
         try:
             semantic, ids = read_semantic(self.out / "semantics" / name), read_ids(self.out / "instances" / name)
-            movable = read_movable(self.out / "parts" / name, self.movable) if self.movable else None
+            parts = read_parts(self.out / "parts" / name) if self.rule.movable else None
         except ImageError as error:
             raise ImageError(f"{error} (delete it and run the same command again)") from error
-        label = fuse(semantic, ids.astype(np.int32), self.split, self.settings, movable)
-        segment_ids, segments = to_segments(label, self.split.things, dict(enumerate(scores, 1)))
+        label = self.rule.label(semantic, ids.astype(np.int32), parts, done.extents)
+        segment_ids, segments = to_segments(label, self.rule.things, dict(enumerate(done.scores, 1)))
         write_map(self.out / PANOPTIC / name, segment_ids)
         height, width = ids.shape
         return Annotation(record.key, name, _image_name(record, self.root), height, width, segments)
