@@ -36,6 +36,12 @@ def test_people_and_cars_fall_apart():
     assert group_of(both, groups).tolist() == [1] * 20 + [0] * 30
 
 
+def test_views_of_one_kind_stay_one_group():
+    rng = np.random.default_rng(0)
+    behind, beside = rng.normal([1.6, 1.4], 0.1, (30, 2)), rng.normal([3.0, 1.4], 0.2, (20, 2))
+    assert len(group_sizes(np.concatenate([behind, beside]).astype(np.float32), 3)) == 1
+
+
 @given(sizes, st.integers(1, 4))
 def test_groups_come_by_number_and_each_has_a_member(rows, count):
     groups = group_sizes(rows, count)

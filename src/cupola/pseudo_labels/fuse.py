@@ -27,8 +27,8 @@ class FusionSettings:
         stuff_instances: what becomes of a mask whose class is stuff: its pixels are ignored, or keep their class, or
             the mask takes its most frequent thing class where things make up `least_thing` of it.
         least_thing: see stuff_instances; a mask with fewer thing pixels is ignored.
-        sizes: things are not told apart by their pseudo class, as in the paper, but by so many groups of real size
-            (width and height in metres); 0 turns it off.
+        sizes: things are not told apart by their pseudo class, as in the paper, but by at most so many groups of real
+            size (width and height in metres); 0 turns it off.
         movable: a stuff pixel is ignored where its part (a finer class) moves more than this times as often as things
             do; 0 turns it off.
     """
@@ -40,7 +40,7 @@ class FusionSettings:
     stuff_instances: Literal["drop_and_ignore", "drop_keep_class", "take_thing"] = "take_thing"
     least_thing: float = 0.1
     movable: float = 0.2
-    sizes: int = 2
+    sizes: int = 3
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
