@@ -11,3 +11,6 @@ compiled = njit(cache=True, nogil=True, error_model="numpy")
 leaf = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
 """For functions that make none: without reference counting, whose atomic operations at each call took two thirds of the
 time of shading."""
+
+inner = njit(cache=True, nogil=True, error_model="numpy", _nrt=False, forceinline=True)  # type: ignore[call-overload]
+"""For the smallest of these, called several times a pixel."""

@@ -74,7 +74,16 @@ class Renderer:
         self.scene = scene
         self.height, self.width = height, width
         self._tiles, self._gamma = noise_tiles(), gamma_table()
+        self._identity = scene.identity()
         self._standing: GroundLight | None = None
+        self._known_poses: dict[int, np.ndarray] = {}
+
+    def _poses(self, t: int) -> np.ndarray:
+        """Pose of every actor at frame t; those of two frames are kept, since each is needed twice."""
+        if t not in self._known_poses:
+            self._known_poses = {k: poses for k, poses in self._known_poses.items() if abs(k - t) == 1}
+            self._known_poses[t] = self.scene.poses(t)
+        return self._known_poses[t]
 
     def ground_light(self, t: int, camera: np.ndarray, poses: np.ndarray) -> GroundLight:
         """Sun and shadow on the ground at frame t."""
@@ -87,12 +96,13 @@ class Renderer:
     def frame(self, t: int, seed: int, sequence: int) -> tuple[StereoFrame, StreetTruth]:
         """Both images and the truth of frame t; seed and sequence make the sensor noise and the key."""
         scene, height, width = self.scene, self.height, self.width
-        camera, poses = scene.camera(t, height, width), scene.poses(t)
+        camera, poses = scene.camera(t, height, width), self._poses(t)
         placed = place(scene.shapes, poses, camera)
         depths = nearest_depths(scene.shapes, placed, FAR)
         order = np.argsort(depths, kind="stable")
         order = order[: np.searchsorted(depths[order], np.inf)]
         light = self.ground_light(t, camera, poses)
+        ground = light.packed()
         images = []
         for eye in (1, 0):
             moved = _eye(camera, eye * camera[CAM_BASELINE])
@@ -100,7 +110,7 @@ class Renderer:
             geometry[:, 0, 0] -= eye * camera[CAM_BASELINE]
             prepared = prepare(scene.shapes, geometry, order, camera_rotation(camera))
             noise = zlib.crc32(f"{seed} {sequence} {t} {eye}".encode())
-            images.append(self._image(geometry, prepared, order, moved, light, noise))
+            images.append(self._image(geometry, prepared, order, moved, ground, light.frame, noise))
         truth = self._truth(t, placed, prepared, order, camera)
         calibration = scene.settings.calibration(height, width)
         valid = np.ones((height, width), bool)
@@ -113,7 +123,8 @@ class Renderer:
         prepared: np.ndarray,
         order: np.ndarray,
         camera: np.ndarray,
-        light: GroundLight,
+        ground: np.ndarray,
+        ground_frame: np.ndarray,
         noise: int,
     ) -> np.ndarray:
         """One eye's image, from 2 x 2 samples a pixel."""
@@ -124,8 +135,8 @@ class Renderer:
         rasterize(self.scene.shapes, geometry, prepared, order, *fine, self._tiles, seen, nearness)
         image = np.empty((self.height, self.width, 3), np.uint8)
         shade_image(
-            seen, self.scene.shapes, prepared, camera, camera_rotation(camera), self.scene.light, light.grid,
-            light.frame, self._tiles, self._gamma, self.scene.settings.noise, noise, image,
+            seen, self.scene.shapes, prepared, camera, camera_rotation(camera), self.scene.light, ground,
+            ground_frame, self._tiles, self._gamma, self.scene.settings.noise, noise, image,
         )  # fmt: skip
         return image
 
@@ -139,12 +150,15 @@ class Renderer:
         lens = camera[[CAM_FX, CAM_FY, CAM_CX, CAM_CY]]
         rasterize(scene.shapes, geometry, prepared, order, *lens, self._tiles, seen, nearness)
         camera_next = scene.camera(t + 1, self.height, self.width)
-        after = place(scene.shapes, scene.poses(t + 1), camera_next)
+        poses, poses_next = self._poses(t), self._poses(t + 1)
+        after = place(scene.shapes, poses_next, camera_next)
         turn = camera_rotation(camera_next) @ camera_rotation(camera).T
-        depth, disparity, flow, classes, instances = exact_truth(
-            scene.shapes, prepared, after, camera, turn, seen, scene.identity()
+        depth, disparity, flow, classes, instances, visible = exact_truth(
+            scene.shapes, prepared, after, camera, turn, seen, self._identity
         )
-        return StreetTruth(disparity, depth, flow, instances, classes, _moving(scene, t, instances))
+        moves = np.linalg.norm(poses_next[:, :3] - poses[:, :3], axis=1) >= scene.settings.moving_shift
+        moving = frozenset(self._identity[moves & visible].tolist()) - {0}
+        return StreetTruth(disparity, depth, flow, instances, classes, moving)
 
 
 def _eye(camera: np.ndarray, shift: float) -> np.ndarray:
@@ -152,12 +166,3 @@ def _eye(camera: np.ndarray, shift: float) -> np.ndarray:
     moved = camera.copy()
     moved[CAM_X : CAM_X + 3] += shift * camera_rotation(camera)[0]
     return moved
-
-
-def _moving(scene: Scene, t: int, instances: np.ndarray) -> frozenset[int]:
-    """Visible instances whose place shifts by `moving_shift` or more from frame t to t + 1."""
-    now, then = scene.poses(t)[:, :3], scene.poses(t + 1)[:, :3]
-    moves = np.linalg.norm(then - now, axis=1) >= scene.settings.moving_shift
-    visible = set(np.unique(instances).tolist())
-    identity = scene.identity()
-    return frozenset(int(identity[i]) for i in np.flatnonzero(moves) if int(identity[i]) in visible)

@@ -17,7 +17,7 @@ from cupola.data.synthetic.shapes import Shapes, linear
 from cupola.data.synthetic.surroundings import KERB_HEIGHT, Frame
 from cupola.data.synthetic.traffic import Mover, Traffic, add_traffic
 
-BEHIND, AHEAD = 25.0, 150.0
+BEHIND, AHEAD = 15.0, 125.0
 """The street reaches this far behind the first and beyond the last camera [m]."""
 
 
@@ -149,9 +149,18 @@ def _add_ground(shapes: Shapes, curve: Curve, layout: Layout, end: float, rng: n
             far = outer + side * 45.0
             low, high = min(outer, far), max(outer, far)
             surroundings.add_ground_strip(
-                shapes, frame, low, high, reach, c.GRASS, surroundings.TERRAIN, grass, (0.0, 0.0, 0.0, 0.0, 0.0, s), dry,
+                shapes,
+                frame,
+                low,
+                high,
+                reach,
+                c.GRASS,
+                surroundings.TERRAIN,
+                grass,
+                (0.0, 0.0, 0.0, 0.0, 0.0, s),
+                dry,
                 height=KERB_HEIGHT - 0.01,
-            )  # fmt: skip
+            )
         s += length
 
 
@@ -251,7 +260,7 @@ def _add_backdrop(shapes: Shapes, curve: Curve, end: float, rng: np.random.Gener
 def make_light(rng: np.random.Generator) -> Float64[np.ndarray, "23"]:
     """Sun, sky, haze and exposure: from overcast to a clear afternoon."""
     light = np.zeros(c.LIGHTS)
-    clear = float(rng.random()) ** 0.7
+    clear = float(rng.random()) ** 0.5
     azimuth, elevation = float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(0.45, 1.1))
     light[c.SUN : c.SUN + 3] = (
         math.sin(azimuth) * math.cos(elevation),
@@ -270,6 +279,6 @@ def make_light(rng: np.random.Generator) -> Float64[np.ndarray, "23"]:
     light[c.ZENITH : c.ZENITH + 3] = np.array([0.16, 0.33, 0.66]) * clear + np.array([0.52, 0.56, 0.62]) * (1 - clear)
     light[c.HAZE] = float(rng.uniform(0.001, 0.004))
     light[c.CLOUDS] = float(rng.uniform(0.2, 0.65))
-    light[c.EXPOSURE] = float(rng.uniform(0.68, 0.85))
+    light[c.EXPOSURE] = float(rng.uniform(0.74, 0.92))
     light[c.CLOUD_AT : c.CLOUD_AT + 2] = rng.uniform(0, 250, 2)
     return light

@@ -174,9 +174,13 @@ def _pillar(
     shapes.quad(frame.at(x + a, up, z - b), frame.along(0.0, 0.0, 2.0 * b), v, material, color, grain=grain)
     shapes.quad(frame.at(x - a, up, z + b), frame.along(0.0, 0.0, -2.0 * b), v, material, color, grain=grain)
     shapes.quad(
-        frame.at(x - a, up + tall, z - b), frame.along(2.0 * a, 0.0, 0.0), frame.along(0.0, 0.0, 2.0 * b), material, color,
+        frame.at(x - a, up + tall, z - b),
+        frame.along(2.0 * a, 0.0, 0.0),
+        frame.along(0.0, 0.0, 2.0 * b),
+        material,
+        color,
         grain=grain,
-    )  # fmt: skip
+    )
 
 
 def add_tree(shapes: Shapes, frame: Frame, rng: np.random.Generator) -> tuple[float, float]:
@@ -323,10 +327,20 @@ def add_sign(shapes: Shapes, frame: Frame, rng: np.random.Generator) -> None:
     color = (linear(190, 25, 30), linear(25, 70, 160), linear(190, 25, 30), linear(215, 190, 60))[style]
     wide, high = (0.7, 0.7) if style != 3 else (1.1, 0.4)
     shapes.quad(
-        frame.at(-wide / 2.0, tall - high, -0.05), frame.along(wide, 0.0, 0.0), frame.along(0.0, high, 0.0), c.SIGN, color,
-        shape=c.DISC if style in (0, 2) else c.FULL, style=(float(style),), grain=float(rng.random()) * 250,
-    )  # fmt: skip
-    shapes.quad(
-        frame.at(wide / 2.0, tall - high, -0.045), frame.along(-wide, 0.0, 0.0), frame.along(0.0, high, 0.0), c.PLAIN, METAL,
+        frame.at(-wide / 2.0, tall - high, -0.05),
+        frame.along(wide, 0.0, 0.0),
+        frame.along(0.0, high, 0.0),
+        c.SIGN,
+        color,
         shape=c.DISC if style in (0, 2) else c.FULL,
-    )  # fmt: skip
+        style=(float(style),),
+        grain=float(rng.random()) * 250,
+    )
+    shapes.quad(
+        frame.at(wide / 2.0, tall - high, -0.045),
+        frame.along(-wide, 0.0, 0.0),
+        frame.along(0.0, high, 0.0),
+        c.PLAIN,
+        METAL,
+        shape=c.DISC if style in (0, 2) else c.FULL,
+    )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 from cupola.data.synthetic import columns as c
-from cupola.data.synthetic.compiling import leaf
+from cupola.data.synthetic.compiling import inner, leaf
+from cupola.data.synthetic.raster.kernels import unrolled
 
 TEXELS, LEVELS = 256, 9
 """Side of a noise tile and number of its mip levels; level k begins at texel (256^2 - side^2) 4/3 of a tile."""
@@ -27,24 +28,24 @@ def noise(tiles, kind, s, t, detail):
     i, j = int(fs) & (side - 1), int(ft) & (side - 1)
     i1, j1 = (i + 1) & (side - 1), start + ((j + 1) & (side - 1)) * side
     j = start + j * side
-    top = tiles[kind, j + i] + a * (tiles[kind, j + i1] - tiles[kind, j + i])
-    low = tiles[kind, j1 + i] + a * (tiles[kind, j1 + i1] - tiles[kind, j1 + i])
-    return top + b * (low - top)
+    top = (1.0 - a) * tiles[kind, j + i] + a * tiles[kind, j + i1]
+    low = (1.0 - a) * tiles[kind, j1 + i] + a * tiles[kind, j1 + i1]
+    return (top + b * (low - top)) * (1.0 / 255.0)
 
 
-@leaf
+@inner
 def step(x, edge, blur):
     """1 where x > edge, blurred over `blur`."""
     return min(max((x - edge) / blur + 0.5, 0.0), 1.0)
 
 
-@leaf
+@inner
 def band(x, low, high, blur):
     """1 where low < x < high."""
     return step(x, low, blur) * (1.0 - step(x, high, blur))
 
 
-@leaf
+@inner
 def chance(i, j, seed):
     """A number in [0, 1) for a cell (i, j)."""
     n = (int(i) * 374761393 + int(j) * 668265263 + int(seed) * 144665) & 0x7FFFFFFF
@@ -59,7 +60,7 @@ def _stained(tiles, x, y, grain, lod, coarse, fine):
     return value * (1.0 + fine * (noise(tiles, 1, x * 60.0 + grain, y * 60.0, lod + 5.91) - 0.5))
 
 
-@leaf
+@inner
 def _road(table, n, x, z, fp, lod, tiles):
     """style: half width, lane edge, dash period (0: none), parking line, zebra at, start along the street."""
     half = table[n, c.STYLE]
@@ -92,7 +93,7 @@ def _road(table, n, x, z, fp, lod, tiles):
     return r + (0.72 - r) * paint, g + (0.72 - g) * paint, b + (0.70 - b) * paint, 0.0
 
 
-@leaf
+@inner
 def _pavement(table, n, x, z, fp, lod, tiles):
     """style: slab length, slab width, and the start along the street."""
     s = z + table[n, c.STYLE + 5]
@@ -105,7 +106,7 @@ def _pavement(table, n, x, z, fp, lod, tiles):
     return table[n, c.COLOR] * value, table[n, c.COLOR + 1] * value, table[n, c.COLOR + 2] * value, 0.0
 
 
-@leaf
+@inner
 def _grass(table, n, x, z, fp, lod, tiles):
     s = z + table[n, c.STYLE + 5]
     value = _stained(tiles, x, s, 77.0, lod, 0.7, 1.1)
@@ -116,7 +117,7 @@ def _grass(table, n, x, z, fp, lod, tiles):
     return r * value, g * value, b * value, 0.0
 
 
-@leaf
+@inner
 def _window(table, n, x, y, wide, high, seed, fp, r, g, b):
     """A window of `wide` x `high` metres around (0, 0): frame, cross bars, glass with curtain, sill, lintel."""
     inside = band(x, -wide / 2, wide / 2, fp) * band(y, -high / 2, high / 2, fp)
@@ -136,7 +137,7 @@ def _window(table, n, x, y, wide, high, seed, fp, r, g, b):
     return r + (g0 * dark - r) * inside, g + (g1 * dark - g) * inside, b + (g2 * dark - b) * inside
 
 
-@leaf
+@inner
 def _facade(table, n, x, y, wide, high, fp, lod, tiles):
     """style: floor height, window spacing, window width, window height, brick (0 or 1), shop (0..1)."""
     grain = table[n, c.GRAIN]
@@ -167,7 +168,9 @@ def _facade(table, n, x, y, wide, high, fp, lod, tiles):
             # shop: plinth, wide glass, fascia in the trim colour
             fascia = band(y, 2.75, 3.2, fp)
             pane = band(fx, -pitch / 2 + 0.18, pitch / 2 - 0.18, fp) * band(y, 0.5, 2.65, fp)
-            tone = 0.06 + 0.22 * chance(i, 7, grain) + 0.2 * noise(tiles, 0, x * 30.0, y * 30.0 + grain, lod + 4.91)
+            ware = noise(tiles, 2, x * 45.0, y * 45.0 + grain, lod + 5.49) * (1.0 - step(y, 1.7, 0.3))
+            mullion = band(abs(fx), -1.0, 0.05, fp) + band(y, 2.1, 2.18, fp)
+            tone = 0.03 + 0.1 * chance(i, 7, grain) + 0.3 * ware * ware + 0.3 * min(mullion, 1.0)
             r, g, b = r + (tone * 0.95 - r) * pane, g + (tone - g) * pane, b + (tone * 1.02 - b) * pane
             t0 = 0.15 + 0.6 * chance(1, 3, grain)
             t1 = 0.15 + 0.5 * chance(2, 3, grain)
@@ -203,7 +206,7 @@ def _facade(table, n, x, y, wide, high, fp, lod, tiles):
     return r * dark, g * dark, b * dark, 0.0
 
 
-@leaf
+@inner
 def _roof(table, n, x, y, fp, lod, tiles):
     value = _stained(tiles, x, y, table[n, c.GRAIN], lod, 0.5, 0.4)
     course = y / 0.33 - math.floor(y / 0.33)
@@ -214,16 +217,17 @@ def _roof(table, n, x, y, fp, lod, tiles):
     return table[n, c.COLOR] * value, table[n, c.COLOR + 1] * value, table[n, c.COLOR + 2] * value, 0.0
 
 
-@leaf
+@inner
 def _foliage(table, n, kind, u, v, w, size_u, size_v, fp, lod, tiles):
     if kind == c.BALL:
-        s, t = (u + 0.37 * w) * size_u * 40.0, (v - 0.31 * w) * size_v * 40.0
+        s, t = unrolled(u, v, w)
+        s, t = s * size_u * 60.0, t * size_u * 60.0
         lift = 0.5 - 0.5 * v  # a ball's V points down
     else:
-        s, t = u * size_u * 40.0, v * size_v * 40.0
+        s, t = u * size_u * 60.0, v * size_v * 60.0
         lift = v
-    leaf = noise(tiles, 2, s + table[n, c.GRAIN], t + 0.7 * table[n, c.GRAIN], lod + 5.32)
-    clump = noise(tiles, 0, s * 0.4 + table[n, c.GRAIN], t * 0.4, lod + 4.00)
+    leaf = noise(tiles, 2, s + table[n, c.GRAIN], t + 0.7 * table[n, c.GRAIN], lod + 5.91)
+    clump = noise(tiles, 0, s * 0.3 + table[n, c.GRAIN], t * 0.3, lod + 4.17)
     value = (0.25 + 1.1 * leaf) * (0.6 + 0.8 * clump) * (0.65 + 0.5 * lift)
     mix = 0.6 * clump + 0.4 * leaf
     r = table[n, c.COLOR] + (table[n, c.COLOR2] - table[n, c.COLOR]) * mix
@@ -232,7 +236,7 @@ def _foliage(table, n, kind, u, v, w, size_u, size_v, fp, lod, tiles):
     return r * value, g * value, b * value, 0.0
 
 
-@leaf
+@inner
 def _car_body(table, n, x, y, size_u, size_v, fp):
     """Side of a car below the window line; x from the front, y from the sill [m]."""
     value = 0.92 + 0.16 * (y / size_v)
@@ -250,7 +254,7 @@ def _car_body(table, n, x, y, size_u, size_v, fp):
     return r + (0.02 - r) * dark, g + (0.02 - g) * dark, b + (0.022 - b) * dark, 0.35 * (1 - dark)
 
 
-@leaf
+@inner
 def _car_cabin(table, n, u, v, size_u, size_v, fp):
     """Windows of a side. outline: the trapezoid; style 0, 1: pillars at u."""
     left = table[n, c.OUTLINE] + (table[n, c.OUTLINE + 2] - table[n, c.OUTLINE]) * v
@@ -263,10 +267,10 @@ def _car_cabin(table, n, u, v, size_u, size_v, fp):
             glass *= 1.0 - band((u - at) * size_u, -0.05, 0.05, blur)
     tone = 0.018 + 0.02 * v
     r, g, b = table[n, c.COLOR], table[n, c.COLOR + 1], table[n, c.COLOR + 2]
-    return r + (tone - r) * glass, g + (tone * 1.1 - g) * glass, b + (tone * 1.2 - b) * glass, 0.3 + 0.55 * glass
+    return r + (tone - r) * glass, g + (tone * 1.1 - g) * glass, b + (tone * 1.2 - b) * glass, 0.3 + 0.4 * glass
 
 
-@leaf
+@inner
 def _windscreen(table, n, u, v, size_u, size_v, fp):
     left = table[n, c.OUTLINE] + (table[n, c.OUTLINE + 2] - table[n, c.OUTLINE]) * v
     right = table[n, c.OUTLINE + 1] + (table[n, c.OUTLINE + 3] - table[n, c.OUTLINE + 1]) * v
@@ -276,12 +280,12 @@ def _windscreen(table, n, u, v, size_u, size_v, fp):
     for k in range(2):
         du, dv = (u - 0.28 - 0.44 * k) * size_u, (v - 0.3) * size_v
         seats = max(seats, 1.0 - step(math.sqrt(du * du + dv * dv), 0.2, fp + 0.04))
-    tone = 0.03 + 0.05 * v - 0.02 * seats
+    tone = 0.022 + 0.03 * v - 0.014 * seats
     r, g, b = table[n, c.COLOR], table[n, c.COLOR + 1], table[n, c.COLOR + 2]
-    return r + (tone - r) * glass, g + (tone * 1.08 - g) * glass, b + (tone * 1.15 - b) * glass, 0.3 + 0.5 * glass
+    return r + (tone - r) * glass, g + (tone * 1.08 - g) * glass, b + (tone * 1.15 - b) * glass, 0.3 + 0.4 * glass
 
 
-@leaf
+@inner
 def _car_end(table, n, u, v, size_u, size_v, fp, front):
     """Front or rear: lights, plate, grille or bumper. u across, v up."""
     x, y = (u - 0.5) * size_u, v * size_v
@@ -315,7 +319,7 @@ def _car_end(table, n, u, v, size_u, size_v, fp, front):
     return r + (tone - r) * plate, g + (tone - g) * plate, b + (tone * 0.93 - b) * plate, gloss * (1 - plate)
 
 
-@leaf
+@inner
 def _wheel(table, n, u, v, size_u, fp):
     x, y = (u - 0.5) * size_u, (v - 0.5) * size_u
     distance = math.sqrt(x * x + y * y) / (0.5 * size_u)
@@ -329,7 +333,7 @@ def _wheel(table, n, u, v, size_u, fp):
     return tone, tone, tone * 1.03, 0.1 * rim
 
 
-@leaf
+@inner
 def _van_side(table, n, x, y, size_u, size_v, fp):
     """Closed panels: seams, a rub strip, a stripe of the second colour."""
     fade = min(0.03 / fp, 1.0)
@@ -345,7 +349,7 @@ def _van_side(table, n, x, y, size_u, size_v, fp):
     return r * value, g * value, b * value, 0.25
 
 
-@leaf
+@inner
 def _sign(table, n, u, v, fp):
     """style 0: 0 round with red rim, 1 square blue, 2 red disc with bar, 3 name plate, 4 traffic light."""
     x, y = abs(u - 0.5) * 2.0, abs(v - 0.5) * 2.0
@@ -385,7 +389,7 @@ def _sign(table, n, u, v, fp):
     return r + (tone - r) * inner, g + (tone - g) * inner, b + (tone - b) * inner, 0.0
 
 
-@leaf
+@inner
 def _head(table, n, u, v, w):
     """A ball: hair above and behind, face in front (w towards the front)."""
     if v < -0.25 - 0.35 * w or w < -0.45:

@@ -50,7 +50,7 @@ from cupola.data.synthetic.columns import (
     TRAPEZOID,
     TWO_SIDED,
 )
-from cupola.data.synthetic.compiling import compiled, leaf
+from cupola.data.synthetic.compiling import compiled, inner, leaf
 
 NEAR = 0.25
 """Nothing nearer is drawn [m]."""
@@ -121,11 +121,11 @@ def nearest_depths(shapes, geometry, far):
     return out
 
 
-@leaf
+@inner
 def texel(tiles, kind, s, t):
     """Noise tile at full resolution, nearest texel, in [0, 1]."""
     column, line = int(math.floor(s)) & (TEXELS - 1), int(math.floor(t)) & (TEXELS - 1)  # noqa: RUF046
-    return tiles[kind, line * TEXELS + column]
+    return tiles[kind, line * TEXELS + column] * (1.0 / 255.0)
 
 
 @leaf
@@ -151,9 +151,9 @@ def covered(table, n, size_u, size_v, u, v, tiles):
         radius = table[n, OUTLINE + 2] * table[n, OUTLINE + 2]
         return du * du + dv * dv > radius and dr * dr + dv * dv > radius
     if shape == LEAVES:
-        s, t = u * size_u * 40.0 + table[n, GRAIN], v * size_v * 40.0 + table[n, GRAIN]
+        s, t = u * size_u * 60.0 + table[n, GRAIN], v * size_v * 60.0 + table[n, GRAIN]
         distance = math.sqrt((u - 0.5) * (u - 0.5) + (v - 0.5) * (v - 0.5))
-        ragged = texel(tiles, 0, s * 0.6, t * 0.6)
+        ragged = texel(tiles, 0, s * 0.4, t * 0.4)
         return distance < 0.28 + 0.22 * ragged and texel(tiles, 2, s, t) > 0.25 + 0.5 * distance
     if shape == RING:
         distance = math.sqrt((u - 0.5) * (u - 0.5) + (v - 0.5) * (v - 0.5))
@@ -178,15 +178,26 @@ def covered(table, n, size_u, size_v, u, v, tiles):
 
 
 @leaf
+def unrolled(p, q, r):
+    """Two coordinates on the unit sphere: the face of a cube around it that the point (p, q, r) looks through."""
+    a, b, d = abs(p), abs(q), abs(r)
+    if d >= a and d >= b:
+        return p, q
+    if a >= b:
+        return r, q
+    return p, r
+
+
+@inner
 def _leafy(table, n, p, q, r, tiles):
     """Is the leafy ball there at this point of its surface?"""
-    reach = 40.0 * table[n, OUTLINE]
-    s = (p + 0.37 * r) * reach + table[n, GRAIN]
-    t = (q - 0.31 * r) * reach + 0.7 * table[n, GRAIN]
+    s, t = unrolled(p, q, r)
+    s = s * 60.0 * table[n, OUTLINE] + table[n, GRAIN]
+    t = t * 60.0 * table[n, OUTLINE] + 0.7 * table[n, GRAIN]
     return texel(tiles, 2, s, t) > table[n, OUTLINE + 1]
 
 
-@leaf
+@inner
 def _row_span(start, step, low, high):
     """Narrows [low, high] to the x with start + step x >= 0."""
     if step > 0.0:
@@ -231,10 +242,9 @@ def prepare(shapes, geometry, order, rotation):
                 rotation[0, j] * out[i, 0] + rotation[1, j] * out[i, 1] + rotation[2, j] * out[i, 2]
             ) / length
         volume = geometry[i, 0, 0] * out[i, 0] + geometry[i, 0, 1] * out[i, 1] + geometry[i, 0, 2] * out[i, 2]
-        if abs(volume) < 1e-12 or (shapes[i, TWO_SIDED] == 0.0 and volume > 0.0):
-            out[i, :9] = 0.0
-        else:
-            out[i, :9] /= volume
+        hidden = abs(volume) < 1e-12 or (shapes[i, TWO_SIDED] == 0.0 and volume > 0.0)
+        for k in range(9):
+            out[i, k] = 0.0 if hidden else out[i, k] / volume
     return out
 
 
@@ -361,7 +371,7 @@ def rasterize(shapes, geometry, prepared, order, fx, fy, cx, cy, tiles, seen, ne
             _draw_quad(shapes, i, geometry, prepared, fx, fy, cx, cy, tiles, seen, nearness)
 
 
-@leaf
+@inner
 def surface_point(ball, f, n, dx, dy):
     """(depth, u, v, w): where the ray (dx, dy, 1) meets a prepared primitive.
 
@@ -383,7 +393,7 @@ def surface_point(ball, f, n, dx, dy):
 
 @compiled
 def exact_truth(shapes, prepared, after, camera, turn, seen, identity):
-    """Depth, disparity, flow, label id and instance id of each pixel of the left image.
+    """Depth, disparity, flow, label id and instance id of each pixel of the left image; which actors are visible.
 
     prepared: the primitives at t; after: their geometry at t + 1, in the camera frame of then; turn: rotation from the
     camera at t to the camera at t + 1, for the sky; identity: instance id of each actor (0 = stuff).
@@ -394,6 +404,7 @@ def exact_truth(shapes, prepared, after, camera, turn, seen, identity):
     flow = np.empty((2, height, width), np.float32)
     classes = np.empty((height, width), np.int16)
     instances = np.zeros((height, width), np.int32)
+    visible = np.zeros(len(identity), np.bool_)
     fx, fy, cx, cy = camera[CAM_FX], camera[CAM_FY], camera[CAM_CX], camera[CAM_CY]
     for y in range(height):
         dy = (y - cy) / fy
@@ -414,7 +425,9 @@ def exact_truth(shapes, prepared, after, camera, turn, seen, identity):
                 pz = after[i, 0, 2] + u * after[i, 1, 2] + v * after[i, 2, 2] + w * after[i, 3, 2]
                 disparity[y, x] = fx * camera[CAM_BASELINE] / z
                 classes[y, x] = int(shapes[i, LABEL])
-                instances[y, x] = identity[int(shapes[i, ACTOR])]
+                actor = int(shapes[i, ACTOR])
+                instances[y, x] = identity[actor]
+                visible[actor] = True
             depth[y, x] = z
             if pz > 0.01:
                 flow[0, y, x] = fx * px / pz + cx - x
@@ -422,4 +435,4 @@ def exact_truth(shapes, prepared, after, camera, turn, seen, identity):
             else:
                 flow[0, y, x] = np.nan
                 flow[1, y, x] = np.nan
-    return depth, disparity, flow, classes, instances
+    return depth, disparity, flow, classes, instances, visible

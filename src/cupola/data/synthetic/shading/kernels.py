@@ -34,7 +34,7 @@ from cupola.data.synthetic.columns import (
     SUN_COLOR,
     ZENITH,
 )
-from cupola.data.synthetic.compiling import leaf
+from cupola.data.synthetic.compiling import inner, leaf
 from cupola.data.synthetic.materials.kernels import albedo, noise
 from cupola.data.synthetic.raster.kernels import surface_point
 
@@ -42,8 +42,12 @@ GAMMA_STEPS = 4096
 
 
 @leaf
-def sky_color(x, y, z, light, tiles):
-    """Linear colour of the sky along the unit direction (x, y, z) of the world (y down)."""
+def sky_color(dx, dy, rotation, light, tiles):
+    """Linear colour of the sky along the camera ray (dx, dy, 1)."""
+    length = math.sqrt(dx * dx + dy * dy + 1.0)
+    x = (rotation[0, 0] * dx + rotation[1, 0] * dy + rotation[2, 0]) / length
+    y = (rotation[0, 1] * dx + rotation[1, 1] * dy + rotation[2, 1]) / length
+    z = (rotation[0, 2] * dx + rotation[1, 2] * dy + rotation[2, 2]) / length
     up = max(-y, 0.0)
     t = min(up * 2.2, 1.0)
     t = t * (2.0 - t)
@@ -64,21 +68,21 @@ def sky_color(x, y, z, light, tiles):
     return c0, c1, c2
 
 
-@leaf
+@inner
 def _shadow_at(shadow, frame, x, z, layer):
     """Bilinear look-up on the ground: 1 = lit. frame: world x, z of cell 0 and the cell's side [m]."""
     s, t = (x - frame[0]) / frame[2], (z - frame[1]) / frame[2]
-    rows, columns = shadow.shape[1], shadow.shape[2]
+    rows, columns = shadow.shape[0], shadow.shape[1]
     if s < 0.0 or t < 0.0 or s > columns - 1.001 or t > rows - 1.001:
         return 1.0
     i, j = int(s), int(t)
     a, b = s - i, t - j
-    top = shadow[layer, j, i] * (1 - a) + shadow[layer, j, i + 1] * a
-    low = shadow[layer, j + 1, i] * (1 - a) + shadow[layer, j + 1, i + 1] * a
-    return top * (1 - b) + low * b
+    top = shadow[j, i, layer] * (1 - a) + shadow[j, i + 1, layer] * a
+    low = shadow[j + 1, i, layer] * (1 - a) + shadow[j + 1, i + 1, layer] * a
+    return (top * (1 - b) + low * b) * (1.0 / 255.0)
 
 
-@leaf
+@inner
 def shade(table, f, n, dx, dy, camera, rotation, light, shadow, shadow_frame, tiles):
     """Linear colour of one prepared primitive along the camera ray (dx, dy, 1)."""
     ball = table[n, KIND] == BALL
@@ -132,21 +136,22 @@ def shade(table, f, n, dx, dy, camera, rotation, light, shadow, shadow_frame, ti
     if gloss > 0.0:
         # glass and paint mirror the sky above and the street below
         mirrored = ry - 2.0 * facing * Y
-        fresnel = gloss * (0.25 + 0.75 * (1.0 + facing) * (1.0 + facing) * (1.0 + facing))
+        fresnel = gloss * (0.12 + 0.88 * (1.0 + facing) * (1.0 + facing) * (1.0 + facing))
         sky = min(max(0.5 - 2.5 * mirrored, 0.0), 1.0)
         c0 += fresnel * (light[HAZE_COLOR] * sky * 0.8 + 0.04 * (1 - sky))
         c1 += fresnel * (light[HAZE_COLOR + 1] * sky * 0.8 + 0.04 * (1 - sky))
         c2 += fresnel * (light[HAZE_COLOR + 2] * sky * 0.8 + 0.04 * (1 - sky))
     if material == EMISSIVE:
         c0, c1, c2 = c0 + a0, c1 + a1, c2 + a2
-    haze = 1.0 - math.exp(-reach * light[HAZE])
+    thick = reach * light[HAZE]
+    haze = 1.0 - 1.0 / (1.0 + thick * (1.0 + thick * (0.5 + 0.17 * thick)))  # 1 - exp(-thick), cheaper
     c0 += (light[HAZE_COLOR] - c0) * haze
     c1 += (light[HAZE_COLOR + 1] - c1) * haze
     c2 += (light[HAZE_COLOR + 2] - c2) * haze
     return c0, c1, c2
 
 
-@leaf
+@inner
 def _hash(n):
     n = np.uint64(n)
     n = (n ^ (n >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -154,7 +159,7 @@ def _hash(n):
     return n ^ (n >> np.uint64(31))
 
 
-@leaf
+@inner
 def _bell(bits):
     """About normal, mean 0, deviation 1: the sum of four bytes."""
     total = np.int64(bits & np.uint64(255)) + np.int64((bits >> np.uint64(8)) & np.uint64(255))
@@ -162,7 +167,7 @@ def _bell(bits):
     return (total - 510.0) / 147.8
 
 
-@leaf
+@inner
 def _expose(image, y, x, r, g, b, exposure, gamma, grain, seed):
     """Stores a linear colour as 8-bit sRGB with sensor noise, mostly common to the three channels."""
     bits = _hash(np.uint64(seed) + np.uint64(y * image.shape[1] + x) * np.uint64(0x9E3779B97F4A7C15))
@@ -173,17 +178,6 @@ def _expose(image, y, x, r, g, b, exposure, gamma, grain, seed):
         own = np.int64((more >> np.uint64(16 * k)) & np.uint64(65535)) / 18918.0 - 1.732  # flat, deviation 1
         level = gamma[int(min(max(c * exposure, 0.0), GAMMA_STEPS - 1.0))] + common + 0.6 * grain * own
         image[y, x, k] = int(min(max(level, 0.0), 255.0))
-
-
-@leaf
-def _ray_color(index, dx, dy, shapes, prepared, camera, rotation, light, shadow, shadow_frame, tiles):
-    if index >= 0:
-        return shade(shapes, prepared, index, dx, dy, camera, rotation, light, shadow, shadow_frame, tiles)
-    length = math.sqrt(dx * dx + dy * dy + 1.0)
-    x = (rotation[0, 0] * dx + rotation[1, 0] * dy + rotation[2, 0]) / length
-    y = (rotation[0, 1] * dx + rotation[1, 1] * dy + rotation[2, 1]) / length
-    z = (rotation[0, 2] * dx + rotation[1, 2] * dy + rotation[2, 2]) / length
-    return sky_color(x, y, z, light, tiles)
 
 
 @leaf
@@ -214,9 +208,12 @@ def shade_image(
                 if count == 0:
                     continue
                 dx, dy = (x + sx / count - cx) / fx, (y + sy / count - cy) / fy
-                r0, g0, b0 = _ray_color(
-                    index, dx, dy, shapes, prepared, camera, rotation, light, shadow, shadow_frame, tiles
-                )
+                if index >= 0:
+                    r0, g0, b0 = shade(
+                        shapes, prepared, index, dx, dy, camera, rotation, light, shadow, shadow_frame, tiles
+                    )
+                else:
+                    r0, g0, b0 = sky_color(dx, dy, rotation, light, tiles)
                 share = 0.25 * count
                 r, g, b = r + share * r0, g + share * g0, b + share * b0
                 left -= count

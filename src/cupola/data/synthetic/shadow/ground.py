@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, UInt8
 
 from cupola.data.synthetic.columns import POSE_X, POSE_YAW, POSE_Z, SUN
 from cupola.data.synthetic.shadow.kernels import cast_box, cast_crown
@@ -50,10 +50,14 @@ class Caster:
 
 @dataclass(frozen=True)
 class GroundLight:
-    """grid: layers as in `shadow.kernels`; frame: world x, z of cell (0, 0) [m], side of a cell [m]."""
+    """grid: layers as in `shadow.kernels`, 1 = lit; frame: world x, z of cell (0, 0) [m], side of a cell [m]."""
 
     grid: Float32[np.ndarray, "3 rows columns"]
     frame: Float64[np.ndarray, "3"]
+
+    def packed(self) -> UInt8[np.ndarray, "rows columns 3"]:
+        """0..255 with the layers last: what shading looks up stays in the processor's cache."""
+        return np.ascontiguousarray(np.moveaxis(255 * self.grid, 0, -1).astype(np.uint8))
 
 
 def grid_frame(x: float, z: float, heading: float) -> Float64[np.ndarray, "3"]:
@@ -68,7 +72,7 @@ def ground_light(
     poses: Float64[np.ndarray, "m 6"],
     light: Float64[np.ndarray, "23"],
     frame: Float64[np.ndarray, "3"],
-    tiles: Float32[np.ndarray, "3 texels"],
+    tiles: UInt8[np.ndarray, "3 texels"],
     under: Float32[np.ndarray, "3 rows columns"] | None = None,
 ) -> GroundLight:
     """Draws the casters on a grid that is lit, or on a copy of `under`.

@@ -80,7 +80,7 @@ def cast_crown(grid, frame, box, throw_x, throw_z, tiles):
             wx, wz = frame[0] + i * frame[2], frame[1] + j * frame[2]
             along, across = (wx - x) * ux + (wz - z) * uz, (wx - x) * uz - (wz - z) * ux
             distance = math.hypot(along / stretch, across) / radius
-            dapple = tiles[0, ((int(wz * 14.0) & 255) << 8) + (int(wx * 14.0) & 255)]
+            dapple = tiles[0, ((int(wz * 14.0) & 255) << 8) + (int(wx * 14.0) & 255)] / 255.0
             dark = min(max((1.0 - distance + 0.5 * (dapple - 0.5)) * 2.5, 0.0), 0.9) * (0.65 + 0.4 * dapple)
             if dark > 0.0:
                 grid[SUNLIT, j, i] = min(grid[SUNLIT, j, i], 1.0 - dark)
