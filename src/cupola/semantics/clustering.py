@@ -6,20 +6,23 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.cluster.hierarchy import linkage
 
+from cupola.semantics import kernels
+
 ROUNDS = 15
 """Rounds of k-means (recipe 6)."""
 
+BLOCK = 2048
+"""Points whose distances to all centres are held at once: as much as a core's cache holds."""
 
-def squared_distances(
-    points: Float64[np.ndarray, "n c"], centres: Float64[np.ndarray, "k c"]
-) -> Float64[np.ndarray, "n k"]:
-    """Squared Euclidean distances."""
-    cross: Float64[np.ndarray, "n k"] = points @ centres.T
-    cross *= -2
-    cross += (centres**2).sum(1)
-    cross += (points**2).sum(1)[:, None]
-    np.maximum(cross, 0, out=cross)
-    return cross
+
+def nearest_centre(points: Float64[np.ndarray, "n c"], centres: Float64[np.ndarray, "k c"]) -> Int64[np.ndarray, "n"]:
+    """Number of the centre nearest to each point, the first of equals."""
+    nearest = np.empty(len(points), np.int64)
+    half_norm = 0.5 * (centres**2).sum(1)
+    for start in range(0, len(points), BLOCK):
+        block = slice(start, start + BLOCK)
+        nearest[block] = (half_norm - points[block] @ centres.T).argmin(1)
+    return nearest
 
 
 def _seeds(
@@ -27,14 +30,14 @@ def _seeds(
 ) -> Float64[np.ndarray, "k c"]:
     """k-means++: each next centre drawn by weight x squared distance to the nearest so far."""
     chosen = [int(rng.choice(len(points), p=weights / weights.sum()))]
-    nearest = ((points - points[chosen[0]]) ** 2).sum(1)
+    distance = np.full(len(points), np.inf)
     while len(chosen) < count:
-        mass = np.cumsum(weights * nearest)
+        kernels.lower_to_distance(points, points[chosen[-1]], distance)
+        mass = np.cumsum(weights * distance)
         if mass[-1] <= 0:
             break
         at = int(np.searchsorted(mass, rng.random() * mass[-1], side="right"))
         chosen.append(min(at, len(points) - 1))
-        np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(1), out=nearest)
     return points[chosen].copy()
 
 
@@ -47,11 +50,11 @@ def weighted_kmeans(
     """
     centres = _seeds(points, weights, count, rng)
     for _ in range(ROUNDS):
-        nearest = squared_distances(points, centres).argmin(1)
+        nearest = nearest_centre(points, centres)
         mass = np.bincount(nearest, weights, len(centres))
         sums = np.stack([np.bincount(nearest, weights * column, len(centres)) for column in points.T], 1)
         centres = np.where(mass[:, None] > 0, sums / np.maximum(mass, 1e-12)[:, None], centres)
-    nearest = squared_distances(points, centres).argmin(1)
+    nearest = nearest_centre(points, centres)
     mass = np.bincount(nearest, weights, len(centres))
     return centres[mass > 0], mass[mass > 0]
 
@@ -105,7 +108,7 @@ def merge_clusters(
     kept = np.nonzero(branch_mass >= share * mass.sum())[0]
     if not len(kept):
         kept = np.array([int(branch_mass.argmax())])
-    home = kept[squared_distances(means, means[kept]).argmin(1)]
+    home = kept[nearest_centre(means, means[kept])]
     home[kept] = kept
     final_mass = np.bincount(home[branch], mass, count)
     order = np.argsort(-final_mass, kind="stable")

@@ -43,31 +43,67 @@ def stixel_tops(disparity, height, window, tolerance, slope):
 
 
 @njit(cache=True)
-def assign_superpixels(features, centres, step_y, step_x, weight, grid_rows, grid_columns, labels):
+def row_runs(disparity, window, tolerance, slope):
+    """Length [px] of the stretch of like disparity in its row that each pixel lies in.
+
+    A row is read from the left; a stretch grows by the rule of `stixel_tops`. Returns float32 h w.
+    """
+    rows, columns = disparity.shape
+    lengths = np.empty((rows, columns), np.float32)
+    for y in range(rows):
+        start = 0
+        total = 0.0
+        count = 0
+        for x in range(columns):
+            d = disparity[y, x]
+            if count > 0:
+                limit = max(tolerance, slope * d)
+                if abs(d - total / count) >= limit:
+                    lengths[y, start:x] = x - start
+                    start = x
+                    total = 0.0
+                    count = 0
+            if count == window:
+                total -= disparity[y, x - window]
+                count -= 1
+            total += d
+            count += 1
+        lengths[y, start:] = columns - start
+    return lengths
+
+
+@njit(cache=True)
+def assign_superpixels(features, centres, tops, lefts, weight, labels):
     """One SLIC assignment: every pixel takes the best of the 3 x 3 seeds around its own grid cell.
 
-    features: float32 h w 4; centres: float32 n 6 (four features, y, x); weight: of a squared pixel against squared
-    feature distance. Writes int32 labels. Ties go to the seed with the smallest number.
+    features: float32 4 h w; centres: float32 n 6 (four features, y, x), row by row of the grid; tops, lefts: first row
+    (column) of each grid row (column), then the height (width); weight: of a squared pixel against squared feature
+    distance, float32. Writes int32 labels. Ties go to the seed with the smallest number.
+
+    The innermost loop runs along a row with one seed, which the compiler turns into vector instructions.
     """
-    rows, columns, _ = features.shape
-    for y in range(rows):
-        cell_y = min(int(y / step_y), grid_rows - 1)
-        for x in range(columns):
-            cell_x = min(int(x / step_x), grid_columns - 1)
-            f0, f1, f2, f3 = features[y, x, 0], features[y, x, 1], features[y, x, 2], features[y, x, 3]
-            best = np.float32(np.inf)
-            chosen = cell_y * grid_columns + cell_x
-            for gy in range(max(cell_y - 1, 0), min(cell_y + 2, grid_rows)):
-                for gx in range(max(cell_x - 1, 0), min(cell_x + 2, grid_columns)):
-                    k = gy * grid_columns + gx
-                    d0, d1 = f0 - centres[k, 0], f1 - centres[k, 1]
-                    d2, d3 = f2 - centres[k, 2], f3 - centres[k, 3]
-                    dy, dx = y - centres[k, 4], x - centres[k, 5]
-                    cost = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 + weight * (dy * dy + dx * dx)
-                    if cost < best:
-                        best = cost
-                        chosen = k
-            labels[y, x] = chosen
+    grid_rows, grid_columns = len(tops) - 1, len(lefts) - 1
+    best = np.full(labels.shape, np.inf, np.float32)
+    for k in range(grid_rows * grid_columns):
+        gy, gx = k // grid_columns, k % grid_columns
+        top, bottom = tops[max(gy - 1, 0)], tops[min(gy + 2, grid_rows)]
+        left, right = lefts[max(gx - 1, 0)], lefts[min(gx + 2, grid_columns)]
+        c0, c1, c2, c3 = centres[k, 0], centres[k, 1], centres[k, 2], centres[k, 3]
+        shift = np.float32(left) - centres[k, 5]
+        number = np.int32(k)
+        for y in range(top, bottom):
+            dy = np.float32(y) - centres[k, 4]
+            vertical = weight * dy * dy
+            row0, row1 = features[0, y, left:right], features[1, y, left:right]
+            row2, row3 = features[2, y, left:right], features[3, y, left:right]
+            best_row, labels_row = best[y, left:right], labels[y, left:right]
+            for i in range(right - left):
+                d0, d1, d2, d3 = row0[i] - c0, row1[i] - c1, row2[i] - c2, row3[i] - c3
+                dx = np.float32(i) + shift
+                cost = d0 * d0 + d1 * d1 + d2 * d2 + d3 * d3 + vertical + weight * dx * dx
+                better = cost < best_row[i]
+                best_row[i] = cost if better else best_row[i]
+                labels_row[i] = number if better else labels_row[i]
 
 
 @njit(cache=True)
@@ -76,12 +112,12 @@ def move_centres(features, labels, centres):
     n = len(centres)
     sums = np.zeros((n, 6))
     counts = np.zeros(n)
-    rows, columns, _ = features.shape
+    rows, columns = labels.shape
     for y in range(rows):
         for x in range(columns):
             k = labels[y, x]
             for c in range(4):
-                sums[k, c] += features[y, x, c]
+                sums[k, c] += features[c, y, x]
             sums[k, 4] += y
             sums[k, 5] += x
             counts[k] += 1
@@ -93,9 +129,9 @@ def move_centres(features, labels, centres):
 
 @njit(cache=True)
 def segment_sums(channels, labels, use, count):
-    """Sums of float32 channels (c h w) over the pixels of each label with `use`. Returns float64 n c and int64 n."""
+    """Sums of float32 channels (c h w) over the pixels of each label with `use`. Returns float64 c n and int64 n."""
     size = channels.shape[0]
-    sums = np.zeros((count, size))
+    sums = np.zeros((size, count))
     pixels = np.zeros(count, np.int64)
     rows, columns = labels.shape
     for y in range(rows):
@@ -106,5 +142,17 @@ def segment_sums(channels, labels, use, count):
         for y in range(rows):
             for x in range(columns):
                 if use[y, x]:
-                    sums[labels[y, x], c] += channels[c, y, x]
+                    sums[c, labels[y, x]] += channels[c, y, x]
     return sums, pixels
+
+
+@njit(cache=True)
+def lower_to_distance(points, centre, distance):
+    """Lowers each of `distance` to the squared distance of its point (float64 n c) to `centre`, if that is smaller."""
+    for i in range(len(points)):
+        total = 0.0
+        for c in range(points.shape[1]):
+            step = points[i, c] - centre[c]
+            total += step * step
+        if total < distance[i]:
+            distance[i] = total

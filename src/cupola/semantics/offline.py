@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from cupola.errors import ConfigError, StoreError
 from cupola.io import write_bytes
 from cupola.semantics.channels import WEIGHTS, frame_scale, stereo_channels, superpixel_features
-from cupola.semantics.clustering import merge_clusters, squared_distances, weighted_kmeans
+from cupola.semantics.clustering import merge_clusters, nearest_centre, weighted_kmeans
 from cupola.semantics.superpixels import Superpixels, slic
 from cupola.types import VOID, SemanticMap, StereoFrame
 
@@ -74,7 +74,7 @@ class OfflineSemantics:
 
     classes: int = 27
     clusters: int = 300
-    smallest_share: float = 0.006
+    smallest_share: float = 0.0045
     fit_frames: int = 60
 
     def __post_init__(self) -> None:
@@ -175,8 +175,12 @@ class OfflineModel:
         points = _smoothed(
             _standardised(described.means, self.centre, self.spread), described.neighbours, self.bandwidth
         )
-        classes = self.class_of_cluster[squared_distances(points, self.clusters).argmin(1)].astype(np.int16)
-        return SemanticMap(np.where(frame.valid, classes[superpixels.labels], np.int16(VOID)))
+        clusters = nearest_centre(points, self.clusters)[superpixels.labels]
+        classes = self.class_of_cluster[clusters]
+        return SemanticMap(
+            np.where(frame.valid, classes, VOID).astype(np.int16),
+            parts=np.where(frame.valid, clusters, VOID).astype(np.int16),
+        )
 
     def save(self, path: Path) -> None:
         """Writes the model as npz (plain arrays, no pickle), atomically. Raises `DiskError`."""

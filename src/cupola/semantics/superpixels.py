@@ -45,27 +45,27 @@ class Superpixels:
     ) -> tuple[Float64[np.ndarray, "n c"], Int64[np.ndarray, "n"]]:
         """Mean of each channel over the pixels of each region with `use` (zero where it has none), and their number."""
         sums, pixels = kernels.segment_sums(channels, self.labels, use, self.count)
-        return sums / np.maximum(pixels, 1)[:, None], pixels
+        return np.ascontiguousarray((sums / np.maximum(pixels, 1)).T), pixels
 
 
-def slic(features: Float32[np.ndarray, "h w 4"], scale: float) -> Superpixels:
+def slic(features: Float32[np.ndarray, "4 h w"], scale: float) -> Superpixels:
     """SLIC over four channels, seeds on a grid of 18 px x `scale`, one thread, no random draw.
 
     A pixel chooses among the seeds of the 3 x 3 grid cells around it, so a region stays near its cell; regions are not
     forced to be connected, which averages over regions do not need.
     """
-    height, width = features.shape[:2]
+    height, width = features.shape[1:]
     step = max(STEP * scale, SMALLEST_STEP)
     grid_rows, grid_columns = max(1, round(height / step)), max(1, round(width / step))
-    step_y, step_x = height / grid_rows, width / grid_columns
-    y = ((np.arange(grid_rows) + 0.5) * step_y).astype(np.int64)
-    x = ((np.arange(grid_columns) + 0.5) * step_x).astype(np.int64)
+    tops = np.arange(grid_rows + 1) * height // grid_rows
+    lefts = np.arange(grid_columns + 1) * width // grid_columns
+    y, x = (tops[:-1] + tops[1:]) // 2, (lefts[:-1] + lefts[1:]) // 2
     rows, columns = (grid.ravel() for grid in np.meshgrid(y, x, indexing="ij"))
-    centres = np.column_stack([features[rows, columns], rows, columns]).astype(np.float32)
+    centres = np.column_stack([features[:, rows, columns].T, rows, columns]).astype(np.float32)
     weight = np.float32((COMPACTNESS / step) ** 2)
     labels = np.zeros((height, width), np.int32)
     for iteration in range(ITERATIONS):
         if iteration:
             kernels.move_centres(features, labels, centres)
-        kernels.assign_superpixels(features, centres, step_y, step_x, weight, grid_rows, grid_columns, labels)
+        kernels.assign_superpixels(features, centres, tops, lefts, weight, labels)
     return Superpixels(labels, grid_rows * grid_columns)
