@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Int16, Int64, UInt8, UInt16
@@ -51,8 +52,12 @@ class Sample:
 
 
 def object_areas(codes: UInt16[np.ndarray, "h w"], objects: int) -> Int64[np.ndarray, "n"]:
-    """Pixels of objects 0..objects-1 [px]."""
-    return np.bincount(codes.ravel(), minlength=FIRST_OBJECT + objects)[FIRST_OBJECT : FIRST_OBJECT + objects]
+    """Pixels of objects 0..objects-1 [px]; exact below 2^24 px each."""
+    if objects == 0:
+        return np.zeros(0, np.int64)
+    # an eighth of the time of np.bincount, which widens the codes to 64 bits first
+    bins = cv2.calcHist([codes], [0], None, [objects], [FIRST_OBJECT, FIRST_OBJECT + objects])
+    return bins.ravel().astype(np.int64)
 
 
 def encode_label(
