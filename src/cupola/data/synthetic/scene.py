@@ -13,12 +13,14 @@ from cupola.data.synthetic import surroundings
 from cupola.data.synthetic.camera_path import Curve, EgoPath, make_curve, make_ego_path
 from cupola.data.synthetic.settings import StreetSettings
 from cupola.data.synthetic.shadow import Caster
-from cupola.data.synthetic.shapes import Shapes, linear
+from cupola.data.synthetic.shapes import Color, Shapes, Vector, linear
 from cupola.data.synthetic.surroundings import KERB_HEIGHT, Frame
 from cupola.data.synthetic.traffic import Mover, Traffic, add_traffic
 
 BEHIND, AHEAD = 15.0, 125.0
 """The street reaches this far behind the first and beyond the last camera [m]."""
+SIDE_STREET = 50.0
+"""Ground and side streets reach this far to each side of the centre line [m]."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,11 @@ def make_scene(seed: int, sequence: int, frames: int, settings: StreetSettings) 
     layout = _make_layout(rng, lane)
     shapes = Shapes()
     casters: list[Caster] = []
-    _add_ground(shapes, curve, layout, end, rng)
     gaps = _side_streets(rng, end)
+    _add_ground(shapes, curve, layout, end, gaps, rng)
     _add_fronts(shapes, casters, curve, layout, end, gaps, rng)
     _add_furniture(shapes, casters, curve, layout, end, gaps, rng)
-    _add_backdrop(shapes, curve, end, rng)
+    _add_backdrop(shapes, curve, layout, end, rng)
     traffic = Traffic(shapes, rng, settings, curve, ego, end, gaps, layout.lane, layout.parking, layout.pavement)
     movers = add_traffic(traffic)
     casters += [mover.caster(row + 1) for row, mover in enumerate(movers)]
@@ -112,62 +114,104 @@ def _frame(curve: Curve, s: float, lateral: float, turn: float = 0.0, base: floa
     return Frame(x, z, heading + turn, base)
 
 
-def _add_ground(shapes: Shapes, curve: Curve, layout: Layout, end: float, rng: np.random.Generator) -> None:
-    tone = float(rng.uniform(0.7, 1.2))
-    asphalt = (0.085 * tone, 0.086 * tone, 0.09 * tone)
-    slab_tone = float(rng.uniform(0.8, 1.2))
-    slab = (0.24 * slab_tone, 0.23 * slab_tone, 0.21 * slab_tone)
-    slabs = (float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.4, 0.8)))
-    dash = float(rng.choice([0.0, 6.0, 9.0, 12.0], p=[0.15, 0.35, 0.3, 0.2]))
-    edge = layout.lane if rng.random() < 0.6 else 0.0
-    zebra = float(rng.uniform(5, end)) if rng.random() < 0.3 else -1e6
-    grass, dry = linear(84, 108, 52), linear(128, 128, 70)
+@dataclass(frozen=True)
+class _Ground:
+    """What the ground of one street is made of: colours, and styles as the materials read them."""
+
+    asphalt: Color
+    slab: Color
+    slabs: tuple[float, float]
+    edge: float
+    dash: float
+    zebra: float
+
+
+def _make_ground(rng: np.random.Generator, layout: Layout, end: float) -> _Ground:
+    tone, pale = float(rng.uniform(0.7, 1.2)), float(rng.uniform(0.8, 1.2))
+    return _Ground(
+        asphalt=(0.085 * tone, 0.086 * tone, 0.09 * tone),
+        slab=(0.24 * pale, 0.23 * pale, 0.21 * pale),
+        slabs=(float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.4, 0.8))),
+        edge=layout.lane if rng.random() < 0.6 else 0.0,
+        dash=float(rng.choice([0.0, 6.0, 9.0, 12.0], p=[0.15, 0.35, 0.3, 0.2])),
+        zebra=float(rng.uniform(5, end)) if rng.random() < 0.3 else -1e6,
+    )
+
+
+def _add_ground(
+    shapes: Shapes,
+    curve: Curve,
+    layout: Layout,
+    end: float,
+    gaps: tuple[tuple[float, float], ...],
+    rng: np.random.Generator,
+) -> None:
+    """Pieces of road, kerb, pavement and grass: long ones where the street is straight; side streets in the gaps."""
+    ground = _make_ground(rng, layout, end)
     straight = float(np.ptp(curve.heading)) < 0.02
-    length = 12.0 if straight else 3.0
-    middle = (layout.road_edge(1) - layout.road_edge(-1)) / 2
-    half = (layout.road_edge(1) + layout.road_edge(-1)) / 2
+    length, overlap = (12.0, 0.0) if straight else (3.0, 0.4)
+    edges = sorted({edge for gap in gaps for edge in gap})
     s = -BEHIND
     while s < end:
+        reach = min([length, *(edge - s for edge in edges if edge > s)])
+        crossing = any(low <= s < high for low, high in gaps)
         frame = _frame(curve, s, 0.0)
-        reach = length + (0.0 if straight else 0.4)
-        # the road's own centre is the centre line, so it is drawn symmetric and the kerbs hide what is too wide
-        wide = half + abs(middle)
-        surroundings.add_ground_strip(
-            shapes, frame, -wide, wide, reach, c.ROAD, surroundings.ROAD, asphalt, (wide, edge, dash, 0.0, zebra, s)
-        )
+        _add_road(shapes, frame, layout, ground, s, reach + overlap)
         for side in (-1, 1):
-            kerb, outer = side * layout.road_edge(side), side * layout.pavement_edge(side)
-            low, high = min(kerb, outer), max(kerb, outer)
-            surroundings.add_ground_strip(
-                shapes, frame, low, high, reach, c.PAVEMENT, surroundings.SIDEWALK, slab, (*slabs, 0.0, 0.0, 0.0, s),
-                height=KERB_HEIGHT,
-            )  # fmt: skip
-            shapes.quad(
-                frame.at(kerb, 0.0, 0.0 if side < 0.0 else reach), frame.along(0.0, 0.0, -side * reach),
-                frame.along(0.0, KERB_HEIGHT, 0.0), c.KERB, (0.3, 0.3, 0.29), two_sided=True,
-            )  # fmt: skip
-            far = outer + side * 45.0
-            low, high = min(outer, far), max(outer, far)
-            surroundings.add_ground_strip(
-                shapes,
-                frame,
-                low,
-                high,
-                reach,
-                c.GRASS,
-                surroundings.TERRAIN,
-                grass,
-                (0.0, 0.0, 0.0, 0.0, 0.0, s),
-                dry,
-                height=KERB_HEIGHT - 0.01,
-            )
-        s += length
+            if crossing:
+                kerb, far = side * layout.road_edge(side), side * SIDE_STREET
+                style = (40.0, 0.0, 0.0, 0.0, -1e6, s)
+                surroundings.add_ground_strip(
+                    shapes,
+                    frame,
+                    min(kerb, far),
+                    max(kerb, far),
+                    reach,
+                    c.ROAD,
+                    surroundings.ROAD,
+                    ground.asphalt,
+                    style,
+                )
+            else:
+                _add_pavement(shapes, frame, layout, ground, side, s, reach, overlap)
+        s += reach
+
+
+def _add_road(shapes: Shapes, frame: Frame, layout: Layout, ground: _Ground, s: float, reach: float) -> None:
+    # drawn symmetric around the centre line; kerb and pavement lie above what is too wide
+    half = max(layout.road_edge(-1), layout.road_edge(1))
+    style = (half, ground.edge, ground.dash, 0.0, ground.zebra, s)
+    surroundings.add_ground_strip(shapes, frame, -half, half, reach, c.ROAD, surroundings.ROAD, ground.asphalt, style)
+
+
+def _add_pavement(
+    shapes: Shapes, frame: Frame, layout: Layout, ground: _Ground, side: int, s: float, reach: float, overlap: float
+) -> None:
+    """Kerb, pavement and the grass behind it on one side."""
+    kerb, outer = side * layout.road_edge(side), side * layout.pavement_edge(side)
+    surroundings.add_ground_strip(
+        shapes, frame, min(kerb, outer), max(kerb, outer), reach + overlap, c.PAVEMENT, surroundings.SIDEWALK,
+        ground.slab, (*ground.slabs, 0.0, 0.0, 0.0, s), height=KERB_HEIGHT,
+    )  # fmt: skip
+    shapes.quad(
+        frame.at(kerb, 0.0, 0.0 if side < 0 else reach + overlap),
+        frame.along(0.0, 0.0, -side * (reach + overlap)),
+        frame.along(0.0, KERB_HEIGHT, 0.0),
+        c.KERB,
+        (0.3, 0.3, 0.29),
+        two_sided=True,
+    )
+    far = side * SIDE_STREET
+    surroundings.add_ground_strip(
+        shapes, frame, min(outer, far), max(outer, far), reach + overlap, c.GRASS, surroundings.TERRAIN,
+        linear(84, 108, 52), (0.0, 0.0, 0.0, 0.0, 0.0, s), linear(128, 128, 70), KERB_HEIGHT - 0.01,
+    )  # fmt: skip
 
 
 def _side_streets(rng: np.random.Generator, end: float) -> tuple[tuple[float, float], ...]:
     """Arc lengths (from, to) where no house stands."""
     gaps = []
-    at = float(rng.uniform(10, 70))
+    at = float(rng.uniform(14, 50))
     while at < end:
         gaps.append((at - 5.0, at + 5.0))
         at += float(rng.uniform(60, 140))
@@ -232,6 +276,8 @@ def _add_furniture(
             lateral = side * (layout.road_edge(side) + 0.45)
             frame = _frame(curve, s, lateral, 0.0, KERB_HEIGHT)
             draw = rng.random()
+            if _in_gap(gaps, s - 1.5, s + 1.5):
+                draw = 1.0
             if trees and draw < 0.6:
                 middle, radius = surroundings.add_tree(shapes, frame, rng)
                 casters.append(
@@ -244,17 +290,26 @@ def _add_furniture(
             s += float(rng.uniform(6, 12))
 
 
-def _add_backdrop(shapes: Shapes, curve: Curve, end: float, rng: np.random.Generator) -> None:
-    """Woods that close the view at the end of the street."""
+def _add_backdrop(shapes: Shapes, curve: Curve, layout: Layout, end: float, rng: np.random.Generator) -> None:
+    """Woods that close the view at the end of the street and behind the houses."""
     shapes.actor, shapes.label = 0, surroundings.VEGETATION
     for k in range(3):
         frame = _frame(curve, end + 8 * k, float(rng.uniform(-10, 10)))
-        high = 8.0 + 4.0 * k
-        shapes.quad(
-            frame.at(-90.0, -1.0, 0.0), frame.along(180.0, 0.0, 0.0), frame.along(0.0, high, 0.0), c.HILLS,
-            linear(70, 88, 58), shape=c.RAGGED_TOP, outline=(3.0, 0.35),
-            grain=float(rng.random()) * 250, two_sided=True,
-        )  # fmt: skip
+        _add_wood(shapes, frame.at(-90.0, -1.0, 0.0), frame.along(180.0, 0.0, 0.0), 8.0 + 4.0 * k, rng)
+    s, step = -BEHIND, 28.0
+    while s < end:
+        for side in (-1, 1):
+            frame = _frame(curve, s + step / 2, side * SIDE_STREET)
+            low, reach = frame.at(0.0, -0.5, -0.7 * step), frame.along(0.0, 0.0, 1.4 * step)
+            _add_wood(shapes, low, reach, float(rng.uniform(6, 10)), rng)
+        s += step
+
+
+def _add_wood(shapes: Shapes, origin: Vector, along: Vector, high: float, rng: np.random.Generator) -> None:
+    shapes.quad(
+        origin, along, (0.0, -high, 0.0), c.HILLS, linear(70, 88, 58),
+        shape=c.RAGGED_TOP, outline=(3.0, 0.35), grain=float(rng.random()) * 250, two_sided=True,
+    )  # fmt: skip
 
 
 def make_light(rng: np.random.Generator) -> Float64[np.ndarray, "23"]:

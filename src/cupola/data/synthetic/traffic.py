@@ -161,7 +161,7 @@ def _parked_cars(traffic: Traffic) -> None:
             lateral = side * (traffic.lane + width / 2 + float(rng.normal(0, 0.08)))
             turn = (0.0 if side > 0 else math.pi) + (math.pi if rng.random() < 0.15 else 0.0)
             turn += float(rng.normal(0, 0.015))
-            pulls_out = rng.random() < 0.08 * traffic.settings.traffic and side > 0 and s > 9
+            pulls_out = rng.random() < 0.15 * traffic.settings.traffic and side > 0 and s > 9
             if pulls_out:
                 since = _when_near(traffic, s, 8.0, 35.0) - float(rng.uniform(0.5, 2.2))
                 traffic.car(
@@ -190,9 +190,9 @@ def _lanes(traffic: Traffic) -> None:
     reach = min(traffic.end, 110.0 + float(traffic.ego.s[-1])) + speed * traffic.duration
     while s < reach and amount > 0:
         traffic.car(s=s, lateral=-half + float(rng.normal(0, 0.12)), turn=math.pi, speed_s=-speed)
-        s += float(rng.uniform(9, 45)) / amount
+        s += float(rng.uniform(8, 32)) / amount
     # ahead in the own lane: keeps its distance from the ego car, nearer or farther over the video
-    if rng.random() < 0.6 * amount:
+    if rng.random() < 0.75 * amount:
         gap = float(rng.uniform(8, 30))
         drift = float(rng.uniform(-0.5, 3.0)) if traffic.duration < 2 else 0.0
         traffic.car(s=gap, lateral=half + float(rng.normal(0, 0.15)), turn=0.0, speed_s=drift, follows=True)
@@ -201,15 +201,15 @@ def _lanes(traffic: Traffic) -> None:
 def _crossing_cars(traffic: Traffic) -> None:
     rng = traffic.rng
     for low, high in traffic.gaps:
-        if rng.random() > 0.6 * traffic.settings.traffic:
+        if rng.random() > 0.85 * traffic.settings.traffic:
             continue
         s = (low + high) / 2
         side = 1 if rng.random() < 0.5 else -1
         speed = float(rng.uniform(3, 9))
         when = _when_near(traffic, s, 8.0, 40.0)
-        lateral = float(rng.uniform(-5, 5))
+        lateral = float(rng.uniform(-8, 8))
         traffic.car(
-            s=s + side * 1.7, lateral=lateral - side * 0.0, turn=side * math.pi / 2, speed_lateral=side * speed,
+            s=s + side * 1.7, lateral=lateral, turn=side * math.pi / 2, speed_lateral=side * speed,
             since=when,
         )  # fmt: skip
 
@@ -227,7 +227,8 @@ def _people_on_pavements(traffic: Traffic) -> None:
                 turn = float(rng.uniform(0, 2 * math.pi))
                 phase = float(rng.normal(0, 0.25))
                 for _ in range(1 if rng.random() < 0.65 else 2):
-                    traffic.person(s=s, lateral=lateral, turn=turn, base=KERB_HEIGHT, phase=phase)
+                    base = KERB_HEIGHT if _free(traffic, s) else 0.0
+                    traffic.person(s=s, lateral=lateral, turn=turn, base=base, phase=phase)
                     s += float(rng.uniform(0.5, 0.9))
                     turn, phase = turn + math.pi + float(rng.normal(0, 0.5)), float(rng.normal(0, 0.25))
             else:
@@ -237,18 +238,18 @@ def _people_on_pavements(traffic: Traffic) -> None:
                     speed_s=direction * float(rng.uniform(1.0, 1.9)), base=KERB_HEIGHT,
                     stride=people.STRIDE, phase=float(rng.uniform(0, 6.28)),
                 )  # fmt: skip
-            s += float(rng.exponential(9.0)) / amount + 0.8
+            s += float(rng.exponential(6.5)) / amount + 0.8
 
 
 def _people_crossing(traffic: Traffic) -> None:
     rng = traffic.rng
-    rate = (0.8 + traffic.duration / 12.0) * traffic.settings.people
+    rate = (1.5 + traffic.duration / 12.0) * traffic.settings.people
     for _ in range(int(rng.poisson(rate))):
         when = float(rng.uniform(0, traffic.duration))
         side = 1 if rng.random() < 0.5 else -1
         lateral = float(rng.uniform(-traffic.lane, traffic.lane))
         traffic.person(
-            s=traffic.ego_at(when) + float(rng.uniform(9, 32)), lateral=lateral, turn=side * math.pi / 2,
+            s=traffic.ego_at(when) + float(rng.uniform(8, 25)), lateral=lateral, turn=side * math.pi / 2,
             speed_lateral=side * float(rng.uniform(1.1, 1.9)), since=when,
             stride=people.STRIDE, phase=float(rng.uniform(0, 6.28)),
         )  # fmt: skip
