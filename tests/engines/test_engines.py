@@ -86,9 +86,11 @@ def test_the_workers_traceback_is_a_note():
     assert "line" in caught.value.__notes__[0]
 
 
-@pytest.mark.parametrize(("number", "ending"), [(-2, "with exit code 3"), (-3, "by signal 9")])
+@pytest.mark.parametrize(
+    ("number", "ending"), [(-2, "with exit code 3; run the same"), (-3, "for lack of memory; .* fewer --workers")]
+)
 def test_a_worker_that_is_ended_is_one_sentence(number, ending):
-    with pytest.raises(CupolaError, match=f"a worker process was ended {ending}.*fewer --workers"):
+    with pytest.raises(CupolaError, match=f"a worker process was ended .*{ending}"):
         list(Processes(2).map(Work(), [1, number, 2]))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -149,8 +150,12 @@ class _Worker:
                 continue
 
     def ending(self) -> str:
+        """How the process ended and what to do about it."""
         code = self._process.wait()
-        return f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        if code == -signal.SIGKILL:
+            return "by the system, probably for lack of memory; run the same command again with fewer --workers"
+        how = f"from outside by signal {-code}" if code < 0 else f"with exit code {code}"
+        return f"{how}; run the same command again to go on"
 
 
 def _feed(worker: _Worker, function: bytes, source: _Source, done: queue.Queue[Any], stop: threading.Event) -> None:
@@ -163,11 +168,7 @@ def _feed(worker: _Worker, function: bytes, source: _Source, done: queue.Queue[A
         _put(done, _END, stop)
     except (EOFError, BrokenPipeError, pickle.UnpicklingError):
         if not stop.is_set():
-            message = (
-                f"a worker process was ended {worker.ending()}, probably for lack of memory; run the same command "
-                "again with fewer --workers"
-            )
-            _put(done, CupolaError(message), stop)
+            _put(done, CupolaError(f"a worker process was ended {worker.ending()}"), stop)
     except Exception as error:  # an item that cannot be drawn or pickled: raised where map() is read
         _put(done, error, stop)
 

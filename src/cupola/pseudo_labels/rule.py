@@ -87,7 +87,9 @@ class FusionRule:
         """The label of a frame: raw pseudo classes, objects 1..n, parts where there are any, sizes [m]."""
         movable = None
         if parts is not None and self.movable:
-            movable = np.isin(parts, self.movable)
+            table = np.zeros(max(int(parts.max()), *self.movable) + 1, bool)
+            table[list(self.movable)] = True
+            movable = table[parts]
         classes = None
         if len(self.sizes):
             classes = (self.counts.num_classes + group_of(extents, self.sizes)).astype(np.int16)
