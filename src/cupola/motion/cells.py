@@ -30,7 +30,7 @@ SEED, GROW = 18.0, 8.0
 UNEXPLAINED = 5.0
 """Remaining chi^2 a pixel above which one translation does not explain a cell (findings-motion 3)."""
 
-UNEXPLAINED_SHARE = 0.12
+UNEXPLAINED_SHARE = 0.04
 """A cell is also explained where this share of the static scene's chi^2 at most remains: walking people and large
 motions leave more than noise."""
 

@@ -38,7 +38,7 @@ WORSE, MARGIN = 1.1, 0.5
 SURELY_WORSE, SURE_MARGIN = 1.25, 1.0
 """It surely is still where the cost is higher by this factor and this [grey levels]."""
 
-BETTER, BETTER_MARGIN = 0.7, 1.0
+BETTER, BETTER_MARGIN = 0.9, 0.3
 """A pixel surely moves where moving costs less than this factor times standing still minus this [grey levels]."""
 
 EXTENT = 2.5
@@ -72,14 +72,14 @@ def reshaped(scene: Scene, views: Views, one: MovingObject) -> MovingObject | No
     with np.errstate(invalid="ignore"):
         possible = (disparity > one.disparity[0]) & (disparity < one.disparity[1])
         possible &= ~(scene.height[window] < LOWEST) & ~(scene.height[window] > HIGHEST)
-    core = largest_parts(one.mask[window] & ~(moving > WORSE * still + MARGIN), scene.odd(OPEN))
+    core = largest_parts(one.mask[window] & ~(moving > WORSE * still + MARGIN), scene.odd(OPEN, 1))
     if not core.any():
         return None
     joined = closed(core | (possible & (moving < BETTER * still - BETTER_MARGIN)), scene.odd(OPEN))
-    mask = touching(opened(joined, scene.odd(OPEN)), core)
+    mask = touching(opened(joined, scene.odd(OPEN, 1)), core)
     if mask.any():
         surely_still = moving > SURELY_WORSE * still + SURE_MARGIN
-        mask = filled(largest_parts(hull(mask) & (possible | mask) & ~surely_still, scene.odd(OPEN)))
+        mask = filled(largest_parts(hull(mask) & (possible | mask) & ~surely_still, scene.odd(OPEN, 1)))
     if not mask.any() or not large_enough(scene, mask, window, one.velocity):
         return None
     full = np.zeros(scene.size, bool)

@@ -42,7 +42,7 @@ less than this share of its mask is left."""
 MAX_MOTION = 6.0
 """Nothing on a street moves faster [m a frame]: 60 m/s at ten frames a second."""
 
-MIN_AREA, MIN_MOTION, MIN_KNOWN = 0.4, 0.08, 0.3
+MIN_AREA, MIN_MOTION, MIN_KNOWN = 0.4, 0.05, 0.3
 """Smallest object [m^2], slowest [m a frame], and least share of pixels with known flow (findings-motion 5)."""
 
 
@@ -168,7 +168,7 @@ def _grow(scene: Scene, part: _Part) -> MovingObject | None:
         candidate = inside & (height > LOWEST) & (height < HIGHEST)
         measured = np.isfinite(gain) & inside
     mean = _box_mean(np.nan_to_num(gain), measured, side)
-    mask = opened(closed(candidate & (mean > EVIDENCE), scene.odd(CLOSE)), scene.odd(OPEN))
+    mask = opened(closed(candidate & (mean > EVIDENCE), scene.odd(CLOSE)), scene.odd(OPEN, 1))
     seeds = np.zeros(mask.shape, bool)
     seeds[part.ys - box[0], part.xs - box[2]] = True
     mask = filled(touching(mask, seeds))
@@ -176,7 +176,7 @@ def _grow(scene: Scene, part: _Part) -> MovingObject | None:
         return None
     against = (disparity < low) | (disparity > high) | (height < LOWEST) | (measured & (mean < 0))
     mask = hull(mask) & ~against
-    mask = largest_parts(mask, scene.odd(OPEN))
+    mask = largest_parts(mask, scene.odd(OPEN, 1))
     if not mask.any() or not large_enough(scene, mask, window, part.velocity):
         return None
     full = np.zeros(scene.size, bool)

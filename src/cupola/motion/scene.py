@@ -67,9 +67,9 @@ class Scene:
         """Side of this image over KITTI's."""
         return math.sqrt(self.disparity.size / REFERENCE_PIXELS)
 
-    def odd(self, pixels: int) -> int:
-        """A length at KITTI size [px] as an odd number of this image's pixels, at least 3."""
-        return max(3, 2 * round((pixels * self.scale - 1) / 2) + 1)
+    def odd(self, pixels: int, least: int = 3) -> int:
+        """A length at KITTI size [px] as an odd number of this image's pixels, at least `least`."""
+        return max(least, 2 * round((pixels * self.scale - 1) / 2) + 1)
 
     def motion(self, velocity: Float64[np.ndarray, "k"] | None = None) -> Float64[np.ndarray, "3 4"]:
         """[R | t] of the static scene, or of something that also moves by `velocity` in the basis [m]."""
