@@ -71,7 +71,8 @@ def test_what_it_writes(whole, labels):
 
 def test_weights_have_been_learnt(whole):
     torch.manual_seed(0)
-    start = PanopticNetwork(tiny(), 1, 2).state_dict()
+    network = load_network(whole.out)[0]
+    start = PanopticNetwork(tiny(), network.num_things, network.num_stuff).state_dict()
     for name, tensor in load_network(whole.out)[0].state_dict().items():
         assert torch.isfinite(tensor.float()).all()
         assert not torch.equal(tensor, start[name]), name
