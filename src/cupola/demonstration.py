@@ -45,7 +45,7 @@ class DemoSize:
 
 
 SIZES = {
-    "small": DemoSize(sequences=160, held_out=20, frames=4, height=192, width=384, network="small", steps=1500),
+    "small": DemoSize(sequences=160, held_out=20, frames=4, height=192, width=384, network="small", steps=700),
     "tiny": DemoSize(sequences=16, held_out=3, frames=3, height=128, width=256, network="tiny", steps=120),
 }
 """`small` fills ten minutes of two cores (findings-demo); `tiny` only shows that every part runs."""

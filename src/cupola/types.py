@@ -151,8 +151,8 @@ class Instances:
 
 @dataclass(frozen=True)
 class SemanticMap:
-    """Class of every pixel, `VOID` = unknown; scores: per class and pixel, kept only on request; parts: finer classes of
-    which each lies in one class, where the method has them."""
+    """Class of every pixel, `VOID` = unknown; scores: per class and pixel, kept only on request; parts: finer classes,
+    each within one class, where the method has them."""
 
     classes: Int16[np.ndarray, "h w"]
     scores: Float16[np.ndarray, "k h w"] | None = None
