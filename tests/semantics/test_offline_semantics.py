@@ -160,3 +160,23 @@ def test_chosen_frames_are_spread_evenly():
 def test_wrong_settings_are_refused(wrong, words):
     with pytest.raises(ConfigError, match=words):
         OfflineSemantics(**wrong)
+
+
+def test_real_frames_are_told_apart(shared):
+    """Two KITTI frames, fitted on themselves: most pixels lie in a class that is mainly of their true class."""
+    from cupola.correspondence import ClassicalCorrespondence
+    from cupola.data import open_dataset
+    from cupola.taxonomy import CITYSCAPES_19
+
+    dataset = open_dataset(shared / "data" / "kitti15_stereo", scale=0.5)
+    records = [record for record in dataset.records if record.truth is not None][:2]
+    frames = [dataset.frame(record) for record in records]
+    inputs = [(frame, *ClassicalCorrespondence().disparity(frame)) for frame in frames]
+    model = OfflineSemantics().fit(inputs, seed=0)
+    confusion = np.zeros((model.num_classes, len(CITYSCAPES_19)), int)
+    for record, one in zip(records, inputs, strict=True):
+        truth = dataset.truth(record, CITYSCAPES_19).classes
+        known = truth != VOID
+        np.add.at(confusion, (model(*one).classes[known], truth[known]), 1)
+    shuffled = confusion.sum(0).max() / confusion.sum()
+    assert confusion.max(1).sum() / confusion.sum() > max(0.6, shuffled + 0.15)
