@@ -98,7 +98,7 @@ class Renderer:
         scene, height, width = self.scene, self.height, self.width
         camera, poses = scene.camera(t, height, width), self._poses(t)
         placed = place(scene.shapes, poses, camera)
-        depths = nearest_depths(scene.shapes, placed, FAR)
+        depths = nearest_depths(scene.shapes, placed, FAR, camera, height, width)
         order = np.argsort(depths, kind="stable")
         order = order[: np.searchsorted(depths[order], np.inf)]
         light = self.ground_light(t, camera, poses)

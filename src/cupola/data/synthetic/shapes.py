@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,18 +20,22 @@ def linear(red: int, green: int, blue: int) -> Color:
     return (red / 255) ** 2.2, (green / 255) ** 2.2, (blue / 255) ** 2.2
 
 
+_ZEROS = (0.0,) * 6
+
+
 @dataclass
 class Shapes:
     """Collects primitives. `actor` and `label` hold for all that is added until they are set anew."""
 
-    rows: list[list[float]] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    """The rows one after another: one flat list becomes an array much faster than a list of rows."""
     actor: int = 0
     label: int = 0
 
     def _add(
         self,
         kind: int,
-        geometry: list[float],
+        geometry: tuple[float, ...],
         material: int,
         shape: int,
         color: Color,
@@ -43,25 +48,11 @@ class Shapes:
         grain: float,
         two_sided: bool,
     ) -> None:
-        pad = style + (0.0,) * (6 - len(style)) + outline + (0.0,) * (4 - len(outline))
-        self.rows.append(
-            [
-                *geometry,
-                kind,
-                material,
-                shape,
-                *color,
-                *color2,
-                *pad,
-                self.label,
-                self.actor,
-                *pivot,
-                swing,
-                spin,
-                grain,
-                float(two_sided),
-            ]
-        )
+        self.values += (
+            *geometry, kind, material, shape, *color, *color2,
+            *style, *_ZEROS[len(style) : 6], *outline, *_ZEROS[len(outline) : 4],
+            self.label, self.actor, *pivot, swing, spin, grain, two_sided,
+        )  # fmt: skip
 
     def quad(
         self,
@@ -82,7 +73,7 @@ class Shapes:
         two_sided: bool = False,
     ) -> None:
         """A rectangle; its front is where u points right and v up."""
-        geometry = [*origin, *u, *v, 0.0, 0.0, 0.0]
+        geometry = (*origin, *u, *v, 0.0, 0.0, 0.0)
         self._add(
             c.QUAD, geometry, material, shape, color, color2, style, outline, pivot, swing, spin, grain, two_sided
         )
@@ -104,8 +95,8 @@ class Shapes:
         grain: float = 0.0,
     ) -> None:
         """An ellipsoid with the radii along x, y, z, tilted around x by `tilt` [rad] (positive: top forward)."""
-        ca, sa = float(np.cos(tilt)), float(np.sin(tilt))
-        geometry = [*center, radii[0], 0.0, 0.0, 0.0, radii[1] * ca, -radii[1] * sa, 0.0, radii[2] * sa, radii[2] * ca]
+        ca, sa = math.cos(tilt), math.sin(tilt)
+        geometry = (*center, radii[0], 0.0, 0.0, 0.0, radii[1] * ca, -radii[1] * sa, 0.0, radii[2] * sa, radii[2] * ca)
         self._add(c.BALL, geometry, material, shape, color, color2, style, outline, pivot, swing, 0.0, grain, True)
 
     def box(
@@ -139,4 +130,4 @@ class Shapes:
 
     def table(self) -> Float64[np.ndarray, "n 40"]:
         """All rows so far."""
-        return np.array(self.rows, np.float64).reshape(-1, c.COLUMNS)
+        return np.array(self.values, np.float64).reshape(-1, c.COLUMNS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,12 +51,17 @@ class Frame:
     base: float = 0.0
     """Height of the ground there [m]."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_turn", (math.sin(self.heading), math.cos(self.heading)))
+
+    _turn: tuple[float, float] = field(init=False, repr=False, compare=False)
+
     def at(self, right: float, up: float, forward: float) -> Vector:
-        s, k = math.sin(self.heading), math.cos(self.heading)
+        s, k = self._turn
         return self.x + k * right + s * forward, -self.base - up, self.z - s * right + k * forward
 
     def along(self, right: float, up: float, forward: float) -> Vector:
-        s, k = math.sin(self.heading), math.cos(self.heading)
+        s, k = self._turn
         return k * right + s * forward, -up, -s * right + k * forward
 
 

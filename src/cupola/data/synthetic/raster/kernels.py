@@ -104,20 +104,33 @@ def place(shapes, poses, camera):
     return out
 
 
+@leaf
+def _outside(geometry, n, ball, a, b, d, offset):
+    """Does a primitive lie wholly where a x + b y + d z + offset < 0?"""
+    at = a * geometry[n, 0, 0] + b * geometry[n, 0, 1] + d * geometry[n, 0, 2] + offset
+    u = a * geometry[n, 1, 0] + b * geometry[n, 1, 1] + d * geometry[n, 1, 2]
+    v = a * geometry[n, 2, 0] + b * geometry[n, 2, 1] + d * geometry[n, 2, 2]
+    if ball:
+        w = a * geometry[n, 3, 0] + b * geometry[n, 3, 1] + d * geometry[n, 3, 2]
+        return at + math.sqrt(u * u + v * v + w * w) < 0.0
+    return at + max(u, 0.0) + max(v, 0.0) < 0.0
+
+
 @compiled
-def nearest_depths(shapes, geometry, far):
-    """Smallest depth [m] of each primitive; inf where it lies wholly behind the camera or beyond `far`."""
-    n = len(shapes)
-    out = np.empty(n)
-    for i in range(n):
+def nearest_depths(shapes, geometry, far, camera, height, width):
+    """Smallest depth [m] of each primitive; inf where neither eye can see it or it lies beyond `far`."""
+    out = np.empty(len(shapes))
+    fx, fy, cx, cy = camera[CAM_FX], camera[CAM_FY], camera[CAM_CX] + 1.0, camera[CAM_CY] + 1.0
+    for i in range(len(shapes)):
+        ball = shapes[i, KIND] == BALL
         o, u, v, w = geometry[i, 0, 2], geometry[i, 1, 2], geometry[i, 2, 2], geometry[i, 3, 2]
-        if shapes[i, KIND] == BALL:
-            reach = math.sqrt(u * u + v * v + w * w)
-            low, high = o - reach, o + reach
-        else:
-            low = o + min(u, 0.0) + min(v, 0.0)
-            high = o + max(u, 0.0) + max(v, 0.0)
-        out[i] = np.inf if high <= NEAR or low > far else low
+        low = o - math.sqrt(u * u + v * v + w * w) if ball else o + min(u, 0.0) + min(v, 0.0)
+        hidden = low > far or _outside(geometry, i, ball, 0.0, 0.0, 1.0, -NEAR)
+        hidden = hidden or _outside(geometry, i, ball, fx, 0.0, cx, 0.0)
+        hidden = hidden or _outside(geometry, i, ball, -fx, 0.0, width - cx + 2.0, fx * camera[CAM_BASELINE])
+        hidden = hidden or _outside(geometry, i, ball, 0.0, fy, cy, 0.0)
+        hidden = hidden or _outside(geometry, i, ball, 0.0, -fy, height - cy + 2.0, 0.0)
+        out[i] = np.inf if hidden else low
     return out
 
 

@@ -69,17 +69,27 @@ def sky_color(dx, dy, rotation, light, tiles):
 
 
 @inner
-def _shadow_at(shadow, frame, x, z, layer):
-    """Bilinear look-up on the ground: 1 = lit. frame: world x, z of cell 0 and the cell's side [m]."""
+def _ground_at(shadow, frame, x, z):
+    """Bilinear look-up on the ground: sun and open sky, 1 = all. frame: world x, z of cell 0, a cell's side [m]."""
     s, t = (x - frame[0]) / frame[2], (z - frame[1]) / frame[2]
-    rows, columns = shadow.shape[0], shadow.shape[1]
-    if s < 0.0 or t < 0.0 or s > columns - 1.001 or t > rows - 1.001:
-        return 1.0
+    if s < 0.0 or t < 0.0 or s > shadow.shape[1] - 1.001 or t > shadow.shape[0] - 1.001:
+        return 1.0, 1.0
     i, j = int(s), int(t)
-    a, b = s - i, t - j
-    top = shadow[j, i, layer] * (1 - a) + shadow[j, i + 1, layer] * a
-    low = shadow[j + 1, i, layer] * (1 - a) + shadow[j + 1, i + 1, layer] * a
-    return (top * (1 - b) + low * b) * (1.0 / 255.0)
+    a, b = s - i, (t - j) * (1.0 / 255.0)
+    rest = 1.0 / 255.0 - b
+    c00, c01, c10, c11 = (1.0 - a) * rest, a * rest, (1.0 - a) * b, a * b
+    sun = c00 * shadow[j, i, 0] + c01 * shadow[j, i + 1, 0] + c10 * shadow[j + 1, i, 0] + c11 * shadow[j + 1, i + 1, 0]
+    sky = c00 * shadow[j, i, 1] + c01 * shadow[j, i + 1, 1] + c10 * shadow[j + 1, i, 1] + c11 * shadow[j + 1, i + 1, 1]
+    return sun, sky
+
+
+@inner
+def _body_at(shadow, frame, x, z):
+    """Sun past houses and trees, of the nearest cell."""
+    i, j = int((x - frame[0]) / frame[2] + 0.5), int((z - frame[1]) / frame[2] + 0.5)
+    if i < 0 or j < 0 or i >= shadow.shape[1] or j >= shadow.shape[0]:
+        return 1.0
+    return shadow[j, i, 2] * (1.0 / 255.0)
 
 
 @inner
@@ -89,10 +99,11 @@ def shade(table, f, n, dx, dy, camera, rotation, light, shadow, shadow_frame, ti
     material = int(table[n, MATERIAL])
     depth, u, v, w = surface_point(ball, f, n, dx, dy)
     ray = math.sqrt(dx * dx + dy * dy + 1.0)
+    unit = 1.0 / ray
     # the ray and the normal in the world
-    rx = (rotation[0, 0] * dx + rotation[1, 0] * dy + rotation[2, 0]) / ray
-    ry = (rotation[0, 1] * dx + rotation[1, 1] * dy + rotation[2, 1]) / ray
-    rz = (rotation[0, 2] * dx + rotation[1, 2] * dy + rotation[2, 2]) / ray
+    rx = (rotation[0, 0] * dx + rotation[1, 0] * dy + rotation[2, 0]) * unit
+    ry = (rotation[0, 1] * dx + rotation[1, 1] * dy + rotation[2, 1]) * unit
+    rz = (rotation[0, 2] * dx + rotation[1, 2] * dy + rotation[2, 2]) * unit
     if ball:
         nx = u * f[n, 0] + v * f[n, 3] + w * f[n, 6]
         ny = u * f[n, 1] + v * f[n, 4] + w * f[n, 7]
@@ -107,19 +118,19 @@ def shade(table, f, n, dx, dy, camera, rotation, light, shadow, shadow_frame, ti
     facing = X * rx + Y * ry + Z * rz
     if facing > 0.0:
         X, Y, Z, facing = -X, -Y, -Z, -facing
-    footprint = depth / camera[CAM_FX] / math.sqrt(max(-facing, 0.04))
+    footprint = depth / (camera[CAM_FX] * math.sqrt(max(-facing, 0.04)))
     detail = math.log2(footprint)
     reach = depth * ray
     x, y, z = camera[CAM_X] + reach * rx, camera[CAM_X + 1] + reach * ry, camera[CAM_X + 2] + reach * rz
-    a0, a1, a2, gloss = albedo(table, n, material, u, v, w, f[n, 12], f[n, 13], footprint, detail, tiles)
+    a0, a1, a2, gloss = albedo(table, n, material, u, v, w, f[n, 12], f[n, 13], 1.0 / footprint, detail, tiles)
 
     height = max(-y, 0.0)
     sunny = max(X * light[SUN] + Y * light[SUN + 1] + Z * light[SUN + 2], 0.0)
     up = 0.5 - 0.5 * Y
     occlusion = 1.0
     if material in (ROAD, PAVEMENT, KERB, GRASS):
-        sunny *= _shadow_at(shadow, shadow_frame, x, z, 0)
-        occlusion = _shadow_at(shadow, shadow_frame, x, z, 1)
+        sun, occlusion = _ground_at(shadow, shadow_frame, x, z)
+        sunny *= sun
     elif material == FACADE:
         occlusion = 0.7 + 0.3 * min(height / 4.0, 1.0)
         sunny *= 0.55 + 0.45 * min(height / 5.0, 1.0)
@@ -128,7 +139,7 @@ def shade(table, f, n, dx, dy, camera, rotation, light, shadow, shadow_frame, ti
         occlusion = 0.55 + 0.45 * up
     elif material != HILLS:
         throw = height / max(-light[SUN + 1], 0.15)
-        sunny *= _shadow_at(shadow, shadow_frame, x - light[SUN] * throw, z - light[SUN + 2] * throw, 2)
+        sunny *= _body_at(shadow, shadow_frame, x - light[SUN] * throw, z - light[SUN + 2] * throw)
         occlusion = 0.55 + 0.45 * min(height / 0.8, 1.0)
     c0 = a0 * (light[SUN_COLOR] * sunny + occlusion * (light[SKY_COLOR] * up + light[BOUNCE] * (1 - up)))
     c1 = a1 * (light[SUN_COLOR + 1] * sunny + occlusion * (light[SKY_COLOR + 1] * up + light[BOUNCE + 1] * (1 - up)))

@@ -11,9 +11,9 @@ from jaxtyping import Float32, Float64, UInt8
 from cupola.data.synthetic.columns import POSE_X, POSE_YAW, POSE_Z, SUN
 from cupola.data.synthetic.shadow.kernels import cast_box, cast_crown
 
-CELL = 0.25
+CELL = 0.3
 """Side of a cell [m]."""
-CELLS = 400
+CELLS = 320
 """The grid covers CELLS x CELLS cells."""
 SNAP = 20.0
 """The grid moves with the camera in steps of this [m], so that shadows stay still on the ground."""
