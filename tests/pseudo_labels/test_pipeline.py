@@ -233,6 +233,15 @@ def test_objects_are_told_apart_by_size(tmp_path, capsys):
     assert "objects told apart by size: things of 4.5 x 1.0 m, things of 1.0 x 1.0 m" in capsys.readouterr().out
 
 
+def test_fusing_from_memory_and_from_disk_gives_the_same(data, tmp_path):
+    parts = double_parts(correspondence=FlatCorrespondence(3.0))  # sizes that have no short decimal: 1.333.. m
+    run(data, tmp_path / "out", parts, fusion=FusionSettings())
+    before = contents(tmp_path / "out")
+    run(data, tmp_path / "out", parts, fusion=FusionSettings(threshold=0.5))
+    run(data, tmp_path / "out", parts, fusion=FusionSettings())
+    assert contents(tmp_path / "out") == before
+
+
 def test_limit_and_every(data, tmp_path):
     assert run(data, tmp_path / "a", limit=2).keys == ("000000", "000001")
     assert run(data, tmp_path / "b", every=2).keys == ("000000", "000002", "000004")

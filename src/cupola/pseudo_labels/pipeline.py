@@ -150,6 +150,7 @@ def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
             _require_most(entries)
             if missing:
                 write_frames(out, [entries[first.key] for first, _ in pairs])
+            entries = read_frames(out)  # as written, in order: a run in one piece and a resumed one fuse the same
             if missing or not _is_fused(out, arguments["fusion"]):
                 done = {key: entry for key, entry in entries.items() if isinstance(entry, FrameDone)}
                 frames = done if other is None else other.entries
