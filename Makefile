@@ -18,8 +18,9 @@ $(VENV)/installed: pyproject.toml
 demo: install
 	$(BIN)/cupola demo --size $(SIZE) --out runs/demo-$(SIZE)
 
+# A worker a core, each on one thread: torch's threads stall one another where there are more threads than cores.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: install
 	$(BIN)/ruff check .
