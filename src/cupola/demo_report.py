@@ -86,9 +86,9 @@ def write_demo_report(
 def _frames(out: Path, dataset: StereoDataset, store: LabelStore, labels: Evaluation, network: Evaluation) -> Gallery:
     pairs = {pair[0].key: pair for pair in dataset.pairs()}
     predictions = {annotation.key: annotation for annotation in read_index(out / "predictions" / "panoptic.json")[0]}
-    label_colors = matched_palette(labels.matched.assignment.tolist(), CITYSCAPES_19)
-    network_colors = matched_palette(network.matched.assignment.tolist(), CITYSCAPES_19)
-    semantic_colors = matched_palette(labels.matched.semantic_assignment.tolist(), CITYSCAPES_19)
+    label_colors = matched_palette(labels.careful.assignment.tolist(), CITYSCAPES_19)
+    network_colors = matched_palette(network.careful.assignment.tolist(), CITYSCAPES_19)
+    semantic_colors = matched_palette(labels.careful.semantic_assignment.tolist(), CITYSCAPES_19)
     correspondence = ClassicalCorrespondence()
     rows: list[tuple[str, Sequence[np.ndarray | None]]] = []
     for key in [store.keys[i] for i in spread(len(store.keys), FRAMES)]:
@@ -111,13 +111,14 @@ def _frames(out: Path, dataset: StereoDataset, store: LabelStore, labels: Evalua
                 ],
             )
         )
-    present = sorted({int(c) for c in (*labels.matched.assignment, *network.matched.assignment) if c >= 0})
+    present = sorted({int(c) for c in (*labels.careful.assignment, *network.careful.assignment) if c >= 0})
     return Gallery(
         "Held-out frames, step by step",
         ["input", "flow", "disparity", "moving objects", "semantics", "pseudo label", "network", "truth"],
         [(key, [None if p is None else shrink(p, 384) for p in pictures]) for key, pictures in rows],
-        "Colours: the class that each pseudo class was matched to. Black in a pseudo label is ignored in training: a "
-        "thing class where nothing was seen to move. In the truth, moving things are yellow.",
+        "Colours: the class that each pseudo class was matched to; grey where every match hardly overlaps. Black in a "
+        "pseudo label is ignored in training: a thing class where nothing was seen to move. In the truth, moving "
+        "things are yellow.",
         [(CITYSCAPES_19.names[c], CITYSCAPES_19.colors[c]) for c in present],
     )
 
