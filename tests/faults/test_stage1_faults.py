@@ -16,7 +16,7 @@ import pytest
 
 CUPOLA = (sys.executable, "-m", "cupola.cli")
 COMMAND = (*CUPOLA, "pseudo-label")
-SEQUENCES, FRAMES = 2, 6
+SEQUENCES, FRAMES = 2, 14  # long enough that a signal after two frames comes before the end
 PAIRS = SEQUENCES * (FRAMES - 1)
 SLACK = 1500
 """Room for two or three more lines of frames.jsonl [bytes]."""

@@ -30,6 +30,7 @@ def show(store: LabelStore) -> None:
     used = store.run["parts"]
     print("made with " + ", ".join(f"{part} {used[part]['name']}" for part in used))
     print(f"labels: {store.path / 'panoptic.json'} (COCO panoptic), raw results: {store.path}")
+    print(f"report: {store.path / 'report.html'}")
     for warning in warnings(store, empty):
         print(f"warning: {warning}", file=sys.stderr)
 

@@ -38,6 +38,7 @@ from cupola.pseudo_labels.journal import (
     sole_writer,
     write_frames,
 )
+from cupola.pseudo_labels.label_report import write_label_report
 from cupola.pseudo_labels.rule import FusionRule
 from cupola.pseudo_labels.store import (
     MODEL,
@@ -53,6 +54,8 @@ from cupola.visualize import class_palette
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+REPORT = "report.html"
 
 MAX_FAILED_SHARE = 0.5
 """A run of which a larger share of frames fails is given up: its input is wrong, not single frames."""
@@ -117,7 +120,7 @@ def pseudo_label(
         keep_scores: also keep the class scores of every pixel (27 classes: about 25 MB a frame).
 
     Returns:
-        The finished label store.
+        The finished label store; report.html in it shows what each step saw.
 
     Raises:
         DataError: no stereo pair is found, or more than half of the frames cannot be read.
@@ -125,8 +128,11 @@ def pseudo_label(
         DiskError: the disk is full; what was finished is kept.
     """
     arguments = dict(locals())
-    parts = Parts(correspondence, motion, semantics)
-    return label_with(parts, arguments)
+    store = label_with(Parts(correspondence, motion, semantics), arguments)
+    report = out / REPORT
+    if not report.exists() or report.stat().st_mtime < (out / STATISTICS).stat().st_mtime:
+        write_label_report(report, store, open_dataset(data, layout, scale), correspondence)
+    return store
 
 
 def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
