@@ -70,7 +70,13 @@ def lines(out):
 
 def interrupted(street, out, sign):
     """Starts the command and sends the signal when two frames are done."""
-    process = subprocess.Popen([*COMMAND, street, "--out", out, "--workers", "2"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, street, "--out", out, "--workers", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, as CI may be, ignores SIGINT and hands that down; a person's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while lines(out) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
