@@ -1,5 +1,7 @@
 """The assembled network: shapes, gradients, empty cases, determinism, and that it learns."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -125,6 +127,21 @@ def test_prediction_keeps_the_mode_and_fits_the_asked_size():
     assert network.training
     assert network.roi_heads.training
     assert not network.backbone.training
+
+
+def test_zoom_looks_closer_but_answers_at_the_size_of_the_image():
+    image, _ = scene((96, 160))
+    plain = make(replace(tiny(), zoom=1.0))
+    zoomed = make(replace(tiny(), zoom=1.5))  # the same weights
+    seen = []
+    zoomed.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    (prediction,) = zoomed.predict([image], score_threshold=0.25)
+    check(prediction, (96, 160), 3)
+    assert seen == [(1, 3, 160, 256)]  # 144 x 240, padded to multiples of 32
+    by_hand = torch.nn.functional.interpolate(image[None], (144, 240), mode="bilinear", align_corners=False)[0]
+    (same,) = plain.predict([by_hand], score_threshold=0.25, output_sizes=[(96, 160)])
+    assert torch.equal(prediction.semantic, same.semantic)
+    assert torch.equal(prediction.masks, same.masks)
 
 
 def test_a_batch_predicts_what_single_images_do():

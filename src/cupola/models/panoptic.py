@@ -131,6 +131,8 @@ class PanopticNetwork(nn.Module):
         in the panoptic map (the same by default); overlap, stuff_area [px]: of the merge, from the settings by default;
         output_sizes: (height, width) of each result, the images' own by default.
         """
+        outputs = [(image.shape[1], image.shape[2]) for image in images] if output_sizes is None else output_sizes
+        images = [_zoomed(image, self.settings.zoom) for image in images]
         sizes: Sizes = [(image.shape[1], image.shape[2]) for image in images]
         with _evaluating(self):
             features = self.backbone(self.batch(images))
@@ -138,8 +140,7 @@ class PanopticNetwork(nn.Module):
             found, small_masks = self._detect(features, sizes, score_threshold)
         merge = self.settings.merge
         results = []
-        for index, size in enumerate(sizes):
-            output = size if output_sizes is None else output_sizes[index]
+        for index, (size, output) in enumerate(zip(sizes, outputs, strict=True)):
             logits = _resized(semantic[index, :, : size[0], : size[1]], output)
             objects, masks = _pasted(found[index], small_masks[index], size, output)
             least = max(merge.stuff_area, merge.stuff_share * output[0] * output[1])
@@ -181,6 +182,11 @@ def _with_area(target: Target) -> Target:
     """The target without objects too thin to have a box code (N4)."""
     good = has_area(target.boxes, MIN_SIDE - 1e-6)
     return Target(target.semantic, target.masks[good], target.boxes[good], target.classes[good], target.ignore)
+
+
+def _zoomed(image: Float[Tensor, "3 h w"], zoom: float) -> Float[Tensor, "3 _ _"]:
+    """The image, both sides times `zoom`."""
+    return _resized(image, (round(image.shape[1] * zoom), round(image.shape[2] * zoom)))
 
 
 def _resized(logits: Float[Tensor, "k h w"], size: tuple[int, int]) -> Float[Tensor, "k _ _"]:

@@ -44,7 +44,7 @@ class AugmentSettings:
     """
 
     flip: float = 0.5
-    zoom: tuple[float, float] = (0.8, 1.35)
+    zoom: tuple[float, float] = (0.7, 1.6)
     jitter: float = 0.8
     brightness: float = 0.4
     contrast: float = 0.4

@@ -42,8 +42,8 @@ class SelfLabelSettings:
         max_stuff: or more than this share as stuff.
     """
 
-    at: tuple[float, ...] = (0.5,)
-    score: float = 0.8
+    at: tuple[float, ...] = (0.4, 0.7)
+    score: float = 0.7
     max_labelled: float = 0.2
     max_stuff: float = 0.5
 
