@@ -197,10 +197,11 @@ def small() -> NetworkSettings:
 
 
 def tiny() -> NetworkSettings:
-    """For tests and CI: `small` with a quarter of its widths."""
+    """For tests and CI: `small` with a quarter of its widths, and images as they are."""
     base = small()
     return replace(
         base,
+        zoom=1.0,
         trunk=TrunkSettings("basic", stem=16, blocks=(1, 1, 1, 1), widths=(16, 24, 32, 48)),
         fpn_channels=24,
         rpn=replace(
