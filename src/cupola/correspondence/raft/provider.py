@@ -25,11 +25,14 @@ GPU_BATCH = 6
 
 @dataclass(frozen=True)
 class RaftCorrespondence:
-    """Settings of flow and disparity by RAFT (large or small) or SMURF; an instance is a `CorrespondenceProvider`.
+    """Flow and disparity by RAFT (large or small) or SMURF.
 
-    weights: checkpoint in the names of torchvision, of the RAFT release or of the converted SMURF; updates: recurrent
-    updates, 0 = as published (SMURF 16, RAFT large 24, small 12); batch: pairs at once, 0 = six on a GPU and one on a CPU (0.9 GB each
-    at 640 x 1280); device: auto, cpu or cuda; cache: folder of the converted weights, by default beside the weights.
+    Args:
+        weights: checkpoint, in the names of torchvision, of the RAFT release or of the converted SMURF.
+        updates: recurrent updates; 0 = as published (SMURF 16, RAFT large 24, small 12).
+        batch: pairs of images at once, 0.9 GB each at 640 x 1280; 0 = all six on a GPU, one on a CPU.
+        device: auto, cpu or cuda.
+        cache: folder of the converted weights; by default they lie beside the weights.
     """
 
     weights: Path
