@@ -11,10 +11,10 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from cupola.errors import CheckpointError
-from cupola.io.pickles import BROKEN, BUILDERS, PLAIN_NAMES, Machine, Name, UnsafePickleError, plain, refusal
+from cupola.io.pickles import BROKEN, BUILDERS, PLAIN_NAMES, Machine, Name, Stream, UnsafePickleError, plain, refusal
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ def read_checkpoint(path: Path, settings: Iterable[str] = ()) -> Any:
         raise refusal(path, error) from error
 
 
-def _read(path: Path, stream: IO[bytes], head: bytes, settings: tuple[str, ...]) -> Any:
+def _read(path: Path, stream: Stream, head: bytes, settings: tuple[str, ...]) -> Any:
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -121,7 +121,7 @@ def _filled(content: bytearray, dtype: torch.dtype, count: int) -> torch.Tensor:
     return torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
 
 
-def _read_zip(stream: IO[bytes], settings: tuple[str, ...]) -> Any:
+def _read_zip(stream: Stream, settings: tuple[str, ...]) -> Any:
     """A file of torch >= 1.6: FOLDER/data.pkl and FOLDER/data/KEY, stored without compression."""
     with zipfile.ZipFile(stream) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
@@ -146,7 +146,7 @@ def _read_zip(stream: IO[bytes], settings: tuple[str, ...]) -> Any:
         return machine.read(io.BytesIO(archive.read(pickles[0])))
 
 
-def _read_legacy(stream: IO[bytes], settings: tuple[str, ...]) -> Any:
+def _read_legacy(stream: Stream, settings: tuple[str, ...]) -> Any:
     """A file of torch < 1.6 behind its magic number: protocol, system, object, keys of the storages, their values."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
@@ -170,6 +170,6 @@ def _read_legacy(stream: IO[bytes], settings: tuple[str, ...]) -> Any:
     for key in numbers.read(stream):
         content, values = storages[str(key)]
         (count,) = struct.unpack("<q", stream.read(8))
-        if count != values.numel() or stream.readinto(content) != len(content):  # type: ignore[attr-defined]
+        if count != values.numel() or stream.readinto(content) != len(content):
             raise EOFError(f"storage {key} is incomplete")
     return result

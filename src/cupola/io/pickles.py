@@ -7,17 +7,20 @@ that the caller lists come back as plain dictionaries; any other name ends the r
 
 from __future__ import annotations
 
+import io
 import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from cupola.errors import CheckpointError
+
+Stream = io.BytesIO | io.BufferedReader
 
 NAMESPACE = ("argparse.Namespace", "types.SimpleNamespace")
 YACS = ("yacs.config.CfgNode", "fvcore.common.config.CfgNode", "detectron2.config.config.CfgNode")
@@ -127,6 +130,7 @@ def _set(elements: Any = ()) -> set[Any]:
 
 BUILDERS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _encode,
+    "builtins.bytes": lambda *content: bytes(*map(bytes, content)),
     "builtins.bytearray": lambda *content: bytes(*map(bytes, content)),
     "builtins.frozenset": _set,
     "builtins.set": _set,
@@ -170,7 +174,7 @@ class Machine:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
-    def read(self, stream: IO[bytes]) -> Any:
+    def read(self, stream: Stream) -> Any:
         """The object, settings still as `Record`s: see `plain`. Raises `UnsafePickleError`, or one of `BROKEN`."""
         self._stack, self._memo = [], {}
         for opcode, argument, _ in pickletools.genops(stream):
