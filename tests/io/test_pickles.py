@@ -7,7 +7,6 @@ import io
 import os
 import pickle
 import pickletools
-import subprocess
 import sys
 import types
 import zipfile
@@ -127,7 +126,7 @@ def attacks():
     nested = pickle.dumps(Runs(os.system, touch))
     yield "posix.system", Runs(os.system, touch)
     yield "builtins.eval", Runs(eval, f"open({str(MARK)!r}, 'w')")
-    yield "subprocess.call", Runs(subprocess.call, touch)
+    yield "os.popen", Runs(os.popen, touch)
     yield "builtins.getattr", Runs(getattr, "text", "system")
     yield "pickle.loads", Runs(pickle.loads, nested)
     yield "numpy.load", Runs(np.load, "file", None, True)
