@@ -23,7 +23,7 @@ LAYERS = (
     ("types",),
     ("taxonomy",),
     ("io",),
-    ("config", "diagnosis"),
+    ("config", "devices", "diagnosis"),
     ("geometry", "engines", "visualize", "report"),
     ("data", "evaluation"),
     ("correspondence",),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,24 @@ import yaml
 from cupola.io import write_text
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """Marks an argument as one of several settings dataclasses: `Annotated[Protocol, OneOf(METHODS)]`.
+
+    methods: short name -> dataclass, which carries that name as a class variable `name`. The command line then takes
+    `--argument NAME --argument.setting VALUE`, YAML `argument: {name: NAME, setting: VALUE}`.
+    """
+
+    methods: Mapping[str, type]
+
+
 def plain(value: Any) -> Any:
-    """Settings as plain dictionaries, lists, numbers and strings: what YAML and JSON hold."""
+    """Settings as plain dictionaries, lists, numbers and strings: what YAML and JSON hold. A method (see `OneOf`) has
+    its name first."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        settings = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        name = getattr(type(value), "name", None)
+        return settings if "name" in settings or not isinstance(name, str) else {"name": name, **settings}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

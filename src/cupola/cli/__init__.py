@@ -40,12 +40,19 @@ def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
 
     from jsonargparse import ArgumentParser
 
+    from cupola.cli.choices import method_help, resolve
+
+    methods, arguments = resolve(command, arguments)
     description = (command.__doc__ or "").split("Args:")[0].strip()
     parser = ArgumentParser(prog=f"cupola {verb}", description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of arguments, such as the config.yaml of a result")
-    parser.add_function_arguments(command, as_group=False, as_positional=True, sub_configs=False)
+    parser.add_function_arguments(command, as_group=False, as_positional=True, sub_configs=False, skip=set(methods))
+    for argument, method in methods.items():
+        parser.add_class_arguments(method, argument, sub_configs=False)
     action: Any
     for action in parser._actions:
+        if action.dest in methods:
+            action.metavar, action.help = "NAME", method_help(command, action.dest)
         # A positional list is written as on any command line (A B C), not as JSON: the parser then checks each element.
         hint = getattr(action, "_typehint", None)
         if not action.option_strings and get_origin(hint) is list:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -33,12 +34,16 @@ DIS_WIDTH = 620
 
 @dataclass(frozen=True)
 class ClassicalCorrespondence:
-    """Settings of the classical correspondence; an instance is a `CorrespondenceProvider`.
+    """Flow and disparity without weights.
 
-    block: side of the SGBM block [px]; min_depth: nearest depth that is searched [m]; left_right: largest difference of
-    the mirrored pass [px]; speckle: smaller islands of disparity are dropped [share of the image]; loop, loop_share:
-    a flow is known where forward and backward flow close within loop + loop_share * length [px]; seed: of the
-    ego-motion's draws.
+    Args:
+        block: side of the SGBM block [px].
+        min_depth: nearest depth that is searched [m].
+        left_right: largest difference of the mirrored pass [px].
+        speckle: smaller islands of disparity are dropped [share of the image].
+        loop: a flow is known where forward and backward flow close within loop + loop_share * length [px].
+        loop_share: see loop.
+        seed: of the ego-motion's draws.
     """
 
     block: int = 5
@@ -48,6 +53,8 @@ class ClassicalCorrespondence:
     loop: float = 1.5
     loop_share: float = 0.05
     seed: int = 0
+
+    name: ClassVar[str] = "classical"
 
     def __call__(self, clip: StereoClip) -> Correspondence:
         """Flow both ways and both disparities of a clip (findings-motion 1).

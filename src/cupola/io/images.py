@@ -104,9 +104,14 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     return np.ascontiguousarray(image[..., ::-1])
 
 
+def read_stored(path: Path) -> np.ndarray:
+    """Reads an image as stored: number of channels (BGR) and bits untouched. Raises `ImageError`."""
+    return _decode(path, cv2.IMREAD_UNCHANGED)
+
+
 def read_ids(path: Path) -> Integer[np.ndarray, "h w"]:
     """Reads a one-channel image of ids as stored (8 or 16 bit, no conversion). Raises `ImageError`."""
-    image = _decode(path, cv2.IMREAD_UNCHANGED)
+    image = read_stored(path)
     if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16, np.int32):
         raise ImageError(f"{path} is not a one-channel image of ids; it has shape {image.shape}, type {image.dtype}")
     return image.astype(np.int32)
@@ -126,7 +131,8 @@ def image_size(path: Path) -> tuple[int, int]:
     return size
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes 8 or 16 bit channels (BGR) as PNG, atomically. Raises `DiskError`."""
     encoded, content = cv2.imencode(".png", image)
     if not encoded:
         raise DiskError(f"{path} could not be encoded as PNG")
@@ -135,7 +141,7 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 def write_rgb(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
     """Writes an RGB image as PNG, atomically. Raises `DiskError`."""
-    _write_png(path, image[..., ::-1])
+    write_png(path, image[..., ::-1])
 
 
 def write_ids(path: Path, ids: Integer[np.ndarray, "h w"], bits: int) -> None:
@@ -144,4 +150,4 @@ def write_ids(path: Path, ids: Integer[np.ndarray, "h w"], bits: int) -> None:
         raise ValueError(f"bits must be 8 or 16, not {bits}")
     if ids.size and (ids.min() < 0 or ids.max() >= 1 << bits):
         raise ValueError(f"ids {ids.min()}..{ids.max()} do not fit {bits} bits ({path})")
-    _write_png(path, ids.astype(np.uint8 if bits == 8 else np.uint16))
+    write_png(path, ids.astype(np.uint8 if bits == 8 else np.uint16))

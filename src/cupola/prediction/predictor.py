@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Int32, UInt8
 
-from cupola.errors import ConfigError
+from cupola.devices import pick_device
 from cupola.io import read_rgb
 from cupola.io.coco_panoptic import Category, from_segments, ids_to_rgb, to_segments
 from cupola.models import NetworkPrediction, PanopticNetwork, load_network
@@ -100,18 +100,6 @@ class Predictor:
             mask[:] = panoptic.instances == thing.id
         scores = np.array([s.score or 0.0 for s in things], np.float32)
         return Prediction(image, panoptic, segments, Instances(masks, scores), self.classes)
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one. Raises `ConfigError` for a device this machine lacks."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"--device {name}: this machine has no GPU that torch can use; take --device cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name} is not a device; take auto, cpu or cuda") from error
 
 
 def load(path: str | Path, *, device: str = "auto", threshold: float = 0.5) -> Predictor:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from cupola import __version__
 from cupola.config import plain, save_config
-from cupola.correspondence import ClassicalCorrespondence, CorrespondenceProvider
+from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, CorrespondenceProvider, NeedsFiles
 from cupola.data import StereoDataset, open_dataset
 from cupola.engines import Engine, choose_engine, in_order
 from cupola.errors import ConfigError, DataError
@@ -74,10 +74,17 @@ class Parts:
     semantics: SemanticMethod
     load_model: Callable[[Path], SemanticModel] = OfflineModel.load
 
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Raises, before any work, the error of a part that lacks its files (weights, fields)."""
+        keys = [(first.key, second.key) for first, second in pairs]
+        for part in (self.correspondence, self.motion, self.semantics):
+            if isinstance(part, NeedsFiles):
+                part.check(keys)
+
     def described(self) -> dict[str, Any]:
-        """Names and settings, as the manifest keeps them."""
+        """Class names and settings, as the manifest keeps them."""
         named = {"correspondence": self.correspondence, "motion": self.motion, "semantics": self.semantics}
-        return {part: {"name": type(value).__name__, **plain(value)} for part, value in named.items()}
+        return {part: {**plain(value), "name": type(value).__name__} for part, value in named.items()}
 
 
 def pseudo_label(
@@ -86,7 +93,7 @@ def pseudo_label(
     out: Path,
     layout: str = "auto",
     scale: float = 1.0,
-    correspondence: ClassicalCorrespondence = ClassicalCorrespondence(),
+    correspondence: AnyCorrespondence = ClassicalCorrespondence(),
     motion: EgoMotionSegmenter = EgoMotionSegmenter(),
     semantics: OfflineSemantics = OfflineSemantics(),
     fusion: FusionSettings = FusionSettings(),
@@ -107,7 +114,7 @@ def pseudo_label(
         out: directory of the label store.
         layout: layout of the data set; `auto` finds out.
         scale: factor for the image size.
-        correspondence: settings of flow and disparity.
+        correspondence: method of flow and disparity, by name, and its settings.
         motion: settings of the moving objects.
         semantics: settings of the pseudo classes.
         fusion: which classes are things and what is ignored.
@@ -140,6 +147,7 @@ def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
     out = arguments["out"]
     dataset = open_dataset(arguments["data"], arguments["layout"], arguments["scale"])
     pairs = chosen_pairs(dataset, arguments["every"], arguments["limit"])
+    parts.check(pairs)
     other = None if arguments["classes_from"] is None else LabelStore.open(arguments["classes_from"])
     with sole_writer(out):
         begin(out, _manifest(parts, dataset, pairs, arguments))

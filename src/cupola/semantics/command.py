@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from cupola.config import plain, save_config
-from cupola.correspondence import ClassicalCorrespondence
+from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, CorrespondenceProvider
 from cupola.data import FrameRecord, StereoDataset, open_dataset
 from cupola.engines import choose_engine, in_order
 from cupola.errors import ConfigError, DataError, StoreError
@@ -46,7 +46,7 @@ class _Describe:
     """Item: (number, record); result: what fitting needs of the frame, None where it cannot be read."""
 
     dataset: StereoDataset
-    correspondence: ClassicalCorrespondence
+    correspondence: CorrespondenceProvider
     semantics: OfflineSemantics
     seed: int
 
@@ -63,7 +63,7 @@ class _WriteMap:
     """Item: a record; writes its class map. Result: None, or why the frame cannot be read."""
 
     dataset: StereoDataset
-    correspondence: ClassicalCorrespondence
+    correspondence: CorrespondenceProvider
     model: OfflineModel
     out: Path
 
@@ -83,7 +83,7 @@ def semantic_maps(
     out: Path,
     layout: str = "auto",
     scale: float = 1.0,
-    correspondence: ClassicalCorrespondence = ClassicalCorrespondence(),
+    correspondence: AnyCorrespondence = ClassicalCorrespondence(),
     semantics: OfflineSemantics = OfflineSemantics(),
     limit: int | None = None,
     every: int = 1,
@@ -100,7 +100,7 @@ def semantic_maps(
         out: directory of the class maps.
         layout: layout of the data set; `auto` finds out.
         scale: factor for the image size; the maps have the scaled size.
-        correspondence: settings of the disparity.
+        correspondence: method of the disparity, by name, and its settings.
         semantics: settings of the pseudo classes.
         limit: at most this many frames, the first ones.
         every: take every K-th frame.

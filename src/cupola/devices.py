@@ -1,0 +1,24 @@
+"""Which device torch computes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cupola.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one. Raises `ConfigError` for a device this machine lacks."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"--device {name}: this machine has no GPU that torch can use; take --device cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name} is not a device; take auto, cpu or cuda") from error
