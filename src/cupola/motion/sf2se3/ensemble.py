@@ -6,23 +6,36 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int32, Int64
 
 from cupola.motion.sf2se3 import kernels
+from cupola.motion.sf2se3.settings import Sf2se3Settings
 
 NMS_SHARPNESS = 2.0
 """sigma of the Gaussian decay exp(-sigma IoU^2) (spec-stage1 4.15)."""
 
 
-def pool(ids: Int32[np.ndarray, "runs h w"], count: int) -> Int64[np.ndarray, "{count} {count}"]:
-    """Pixels that any two of `count` masks share, on the diagonal their sizes. ids: as in `RunMasks`, but numbered
-    through all runs."""
+def vote(
+    ids: Int32[np.ndarray, "planes h w"], scores: Float32[np.ndarray, "n"], runs: int, settings: Sf2se3Settings
+) -> tuple[list[int], Float32[np.ndarray, "m"]]:
+    """Indices of the masks of all runs to keep, best first, and their scores after matrix NMS.
+
+    ids: 0 = none, i + 1 = mask i; masks that overlap lie in different planes, those of one run share one.
+    """
+    shared = shared_pixels(ids, len(scores))
+    agreed = np.flatnonzero(consistency(shared, runs) >= settings.min_consistency)
+    best, lowered = matrix_nms(shared[np.ix_(agreed, agreed)], scores[agreed], settings.min_score)
+    return [int(i) for i in agreed[best]], lowered
+
+
+def shared_pixels(ids: Int32[np.ndarray, "planes h w"], count: int) -> Int64[np.ndarray, "{count} {count}"]:
+    """Pixels that any two of `count` masks share, on the diagonal their sizes. ids: as `vote` takes them."""
     shared = np.zeros((count, count), np.int64)
     kernels.shared_pixels(ids, shared)
-    return np.maximum(shared, shared.T)
+    return shared + shared.T - np.diag(np.diag(shared))
 
 
 def consistency(shared: Int[np.ndarray, "n n"], runs: int) -> Float64[np.ndarray, "n"]:
     """Mean share of the runs that have an object at a mask's pixels (Eq. 1, with 1 / n as the text means it).
 
-    The masks of one run do not overlap, so the pixel counts of Eq. 1 are the sums of what a mask shares with each.
+    The masks of a run do not overlap, so the count of Eq. 1 at a mask's pixels adds up to what it shares with all.
     """
     return np.asarray(shared.sum(1) / (runs * np.diag(shared)))
 

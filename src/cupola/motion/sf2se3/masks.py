@@ -21,13 +21,11 @@ def fill_holes(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     return np.asarray(parts[1:-1, 1:-1] != parts[0, 0])
 
 
-def fill_all_but_largest(mask: Bool[np.ndarray, "h w"], connectivity: int = 8) -> Bool[np.ndarray, "h w"]:
-    """As published: all but the largest part of the rest is filled, which also fills what a mask cuts off at the
-    border, and inverts a mask larger than every part of the rest (defect S30)."""
-    count, parts, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=connectivity)
-    if count < 2:
-        return mask
-    return np.asarray(parts != 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])))
+def fill_all_but_largest(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """As published: everything but the largest of the mask and the parts of the rest (8 neighbours). That also fills
+    what a mask cuts off at the border, and inverts a mask larger than every part of the rest (defect S30)."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=8)
+    return np.asarray(parts != np.argmax(stats[:, cv2.CC_STAT_AREA]))
 
 
 def surface_area(mask: Bool[np.ndarray, "h w"], points: Float32[np.ndarray, "3 h w"]) -> float:
@@ -71,11 +69,11 @@ def finish(
     """The final masks, which do not overlap, each with the index of the mask it comes from.
 
     Holes are filled; where masks overlap the better score wins (of equals the smaller mask), and what falls apart by
-    that becomes separate objects. As published: the larger mask wins (defect S31), and parts stay one object.
+    that becomes separate objects. As published: the mask larger before filling wins (defect S31), and parts stay one object.
     """
     fill = fill_all_but_largest if settings.published else fill_holes
     filled = [fill(mask) for mask in masks]
-    sizes = np.array([mask.sum() for mask in filled])
+    sizes = np.array([mask.sum() for mask in masks])
     ids = np.zeros(points.shape[1:], np.int32)
     order = np.argsort(sizes, kind="stable") if settings.published else np.lexsort((-sizes, scores))
     for index in order:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 
-from cupola.motion.sf2se3.ensemble import consistency, matrix_nms, pool
+from cupola.motion.sf2se3.ensemble import vote
 from cupola.motion.sf2se3.labelling import RunMasks, label_pixels, moving_objects, separate
 from cupola.motion.sf2se3.masks import finish
 from cupola.motion.sf2se3.observation import Observation, observe
@@ -74,23 +74,12 @@ class Sf2se3Segmenter(Sf2se3Settings):
 
 def combine(runs: list[RunMasks], points: Float32[np.ndarray, "3 h w"], settings: Sf2se3Settings) -> Instances:
     """The objects on which the runs agree (spec-stage1 4.14 to 4.16). points: of the first frame [m]."""
-    height, width = points.shape[1:]
-    counts = [len(run.scores) for run in runs]
-    if not sum(counts):
-        return Instances.empty(height, width)
-    starts = np.cumsum([0, *counts[:-1]])
-    ids = np.stack([np.where(run.ids > 0, run.ids + start, 0) for run, start in zip(runs, starts, strict=True)])
-    shared = pool(ids.astype(np.int32), sum(counts))
-    agreed = np.flatnonzero(consistency(shared, len(runs)) >= settings.min_consistency)
-    scores = np.concatenate([run.scores for run in runs])
-    best, lowered = matrix_nms(shared[np.ix_(agreed, agreed)], scores[agreed], settings.min_score)
-    chosen = agreed[best]
-    masks = [(ids == index + 1).any(0) for index in chosen]
-    pieces = finish(masks, lowered, points, settings)
+    scores, motions = (np.concatenate([getattr(run, name) for run in runs]) for name in ("scores", "motions"))
+    starts = np.cumsum([0, *(len(run.scores) for run in runs)], dtype=np.int32)
+    ids = np.stack([np.where(run.ids > 0, run.ids + start, 0) for run, start in zip(runs, starts[:-1], strict=True)])
+    chosen, lowered = vote(ids, scores, len(runs), settings)
+    pieces = finish([(ids == index + 1).any(0) for index in chosen], lowered, points, settings)
     if not pieces:
-        return Instances.empty(height, width)
-    motions: Float64[np.ndarray, "n 4 4"] = np.concatenate([run.motions for run in runs])[chosen]
+        return Instances.empty(*ids.shape[1:])
     sources = [index for index, _ in pieces]
-    return Instances(np.stack([mask for _, mask in pieces]), lowered[sources], motions[sources])
-
-
+    return Instances(np.stack([mask for _, mask in pieces]), lowered[sources], motions[chosen][sources])
