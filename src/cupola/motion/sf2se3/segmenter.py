@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
+from cupola.motion.sf2se3.consensus import Objects
 from cupola.motion.sf2se3.ensemble import vote
 from cupola.motion.sf2se3.labelling import RunMasks, label_pixels, moving_objects, separate
 from cupola.motion.sf2se3.masks import finish
@@ -43,33 +44,39 @@ class Sf2se3Segmenter(Sf2se3Settings):
     def __call__(self, clip: StereoClip, correspondence: Correspondence, seed: int) -> Instances:
         """Masks of the moving objects on the clip's first frame, with their motions.
 
-        Every random draw depends on (seed, clip key, run) only.
+        Every random draw depends on (seed, clip key, run) only. A frame with too little reliable scene flow has none.
         """
         seen = observe(clip, correspondence, self)
         if seen.full.reliable.sum() < self.min_reliable or not seen.low.reliable.any():
             return Instances.empty(*clip.first.size)
-        generators = [np.random.default_rng([seed, zlib.crc32(clip.key.encode()), run]) for run in range(self.runs)]
         if self.runs == 1:
-            return self._plain(seen, generators[0])
-        return combine([self.run(seen, rng) for rng in generators], seen.full.points, self)
+            return plain_labels(*self._labels(seen, seed, clip.key, 0))
+        runs = []
+        for run in range(self.runs):
+            objects, labels, shares = self._labels(seen, seed, clip.key, run)
+            kept = moving_objects(seen, objects, labels, self)
+            runs.append(separate(labels, shares, objects.motions, kept, self.min_component))
+        return combine(runs, seen.full.points, self)
 
-    def run(self, seen: Observation, rng: np.random.Generator) -> RunMasks:
-        """One run of the ensemble: its moving objects, in connected parts."""
+    def _labels(
+        self, seen: Observation, seed: int, key: str, run: int
+    ) -> tuple[Objects, UInt8[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+        """Objects of one run, the object of every pixel, and its share of the likelihood there."""
+        rng = np.random.default_rng([seed, zlib.crc32(key.encode()), run])
         objects = find_objects(seen, self, partial(propose, seen.low, settings=self, rng=rng))
-        labels, shares = label_pixels(seen, objects, self)
-        kept = moving_objects(seen, objects, labels, self)
-        return separate(labels, shares, objects.motions, kept, self.min_component)
+        return objects, *label_pixels(seen, objects, self)
 
-    def _plain(self, seen: Observation, rng: np.random.Generator) -> Instances:
-        """The labels of one run but the background's, without any test (spec-stage1 4.18)."""
-        objects = find_objects(seen, self, partial(propose, seen.low, settings=self, rng=rng))
-        labels, shares = label_pixels(seen, objects, self)
-        kept = [k for k in range(1, len(objects)) if (labels == k).any()]
-        if not kept:
-            return Instances.empty(*seen.full.size)
-        masks = np.stack([labels == k for k in kept])
-        scores = np.array([shares[mask].mean(dtype=np.float64) for mask in masks], np.float32)
-        return Instances(masks, scores, objects.motions[kept])
+
+def plain_labels(
+    objects: Objects, labels: UInt8[np.ndarray, "h w"], shares: Float32[np.ndarray, "h w"]
+) -> Instances:
+    """The labels of one run but the background's, without any test (spec-stage1 4.18)."""
+    kept = [k for k in range(1, len(objects)) if (labels == k).any()]
+    if not kept:
+        return Instances.empty(*labels.shape)
+    masks = np.stack([labels == k for k in kept])
+    scores = np.array([shares[mask].mean(dtype=np.float64) for mask in masks], np.float32)
+    return Instances(masks, scores, objects.motions[kept])
 
 
 def combine(runs: list[RunMasks], points: Float32[np.ndarray, "3 h w"], settings: Sf2se3Settings) -> Instances:
