@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from cupola.correspondence import ClassicalCorrespondence
@@ -34,13 +35,24 @@ from cupola.types import Calibration, Correspondence, StereoClip, StereoFrame
 RIG = Calibration(1414.0, 1414.0, 639.5, 320.0, 0.21)
 """Cityscapes at 640 x 1280."""
 
+NOISE = 0.1
+"""Standard deviation of flow and disparity [px]."""
+
 HEIGHT, WIDTH = 640, 1280
 BOXES = ((-9, 2, 14, 0.0, 0.9), (-4, 2, 22, 0.0, -1.6), (0.5, 2, 18, 0.7, 0.3), (4, 2, 12, 0.0, 0.0), (7, 2, 26, -1, 0))
 """Left edge, width, depth, sideways and forward motion [m] of the moving boxes."""
 
 
-def made_up_clip(noise: float = 0.3) -> tuple[StereoClip, Correspondence]:
-    """A road, a wall and boxes, 0.9 m of driving between the frames; flow and disparity with this noise [px]."""
+def smooth_noise(rng: np.random.Generator, *channels: int) -> np.ndarray:
+    """Errors as networks make them, alike at neighbouring pixels: NOISE px, correlated over some 4 px."""
+    values = [
+        cv2.GaussianBlur(rng.normal(0, 1, (HEIGHT, WIDTH)), None, 4.0) for _ in range(int(np.prod(channels, dtype=int)))
+    ]
+    return NOISE * np.reshape(values, (*channels, HEIGHT, WIDTH)) / np.std(values)
+
+
+def made_up_clip() -> tuple[StereoClip, Correspondence]:
+    """A road, a wall and boxes, 0.9 m of driving between the frames; flow and disparity with noise."""
     rng = np.random.default_rng(0)
     columns, rows = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
     x, y = (columns - RIG.cx) / RIG.fx, (rows - RIG.cy) / RIG.fy
@@ -51,9 +63,9 @@ def made_up_clip(noise: float = 0.3) -> tuple[StereoClip, Correspondence]:
         depth[hit], move[:, hit] = distance, np.array([[sideways], [forward]])
     later = depth + move[1] - 0.9
     flow = np.stack([RIG.fx * (x * depth + move[0]) / later + RIG.cx - columns, RIG.fy * y * depth / later + RIG.cy - rows])
-    flow = (flow + rng.normal(0, noise, flow.shape)).astype(np.float32)
+    flow = (flow + smooth_noise(rng, 2)).astype(np.float32)
     scale = RIG.fx * RIG.baseline
-    disparity, moved = ((scale / z + rng.normal(0, noise, z.shape)).astype(np.float32) for z in (depth, later))
+    disparity, moved = ((scale / z + smooth_noise(rng)).astype(np.float32) for z in (depth, later))
     # The second disparity map is made by carrying every pixel to its nearest target, near ones last.
     disparity_next, backward = np.full_like(disparity, np.nan), np.full_like(flow, np.nan)
     at = np.rint(np.stack([rows + flow[1], columns + flow[0]])).astype(int)
@@ -133,7 +145,8 @@ def main() -> None:
             objects += int(ids.max())
         if arguments.out:
             write_ids(arguments.out / f"{clip.key}.png", ids, 16)
-    print(f"{len(frames)} frames of {ids.shape[0]}x{ids.shape[1]}, {objects} objects; CPU seconds a frame, {segmenter.form}")
+    height, width = ids.shape
+    print(f"{len(frames)} frames of {height}x{width}, {objects} objects; CPU seconds a frame, {segmenter.form}")
     print(f"{'':12}{'median':>8}{'worst':>8}")
     for step in (*frames[0], "all"):
         values = [sum(frame.values()) if step == "all" else frame[step] for frame in frames]
