@@ -62,7 +62,9 @@ def made_up_clip() -> tuple[StereoClip, Correspondence]:
         hit = (abs(x * distance - left - width / 2) < width / 2) & (abs(y * distance - 0.5) < 0.8) & (distance < depth)
         depth[hit], move[:, hit] = distance, np.array([[sideways], [forward]])
     later = depth + move[1] - 0.9
-    flow = np.stack([RIG.fx * (x * depth + move[0]) / later + RIG.cx - columns, RIG.fy * y * depth / later + RIG.cy - rows])
+    flow = np.stack(
+        [RIG.fx * (x * depth + move[0]) / later + RIG.cx - columns, RIG.fy * y * depth / later + RIG.cy - rows]
+    )
     flow = (flow + smooth_noise(rng, 2)).astype(np.float32)
     scale = RIG.fx * RIG.baseline
     disparity, moved = ((scale / z + smooth_noise(rng)).astype(np.float32) for z in (depth, later))

@@ -52,7 +52,9 @@ def motion_consensus(
     shape = (len(motions), *level.size)
     result = Consensus(np.empty(shape, np.float32), np.empty(shape, np.float32))
     kernels.motion_consensus(
-        *evidence(seen, level), motions, seen.rig, seen.sigma, settings.published, result.soft, result.square
+        *evidence(seen, level),
+        *(motions, seen.rig, seen.sigma, settings.published),
+        *(result.soft, result.square),
     )
     return result
 
@@ -103,8 +105,12 @@ def join(
     return Objects(motions, (soft > settings.inlier) & seen.low.reliable, soft)
 
 
-def evidence(seen: Observation, level: Level) -> tuple[np.ndarray, ...]:
-    """points, flow, disparity at t + 1, reliable, x, y of a level, as the kernels take them."""
+Evidence = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""points, flow, disparity at t + 1, reliable, x, y of a level, as the kernels take them."""
+
+
+def evidence(seen: Observation, level: Level) -> Evidence:
+    """A level as the kernels take it."""
     with np.errstate(divide="ignore"):
         disparity_next = seen.calibration.fx * seen.calibration.baseline / level.points_next[2].astype(np.float64)
     return level.points, level.flow, disparity_next, level.reliable, level.x, level.y

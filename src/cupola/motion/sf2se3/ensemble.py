@@ -57,5 +57,3 @@ def matrix_nms(
     lowered = scores[order] * np.where(above, decay, 1).min(0, initial=1)
     best = [int(i) for i in np.argsort(-lowered, kind="stable") if lowered[i] >= min_score]
     return [int(order[i]) for i in best], lowered[best].astype(np.float32)
-
-

@@ -19,10 +19,12 @@ def refit(seen: Observation, objects: Objects, settings: Sf2se3Settings) -> Obje
 
     A refit by which an object's consensus shrinks is not taken; the published code takes every one (defect S23).
     """
-    motions = np.array([
-        refit_motion(seen, motion, cells, settings)
-        for motion, cells in zip(objects.motions, objects.assigned, strict=True)
-    ])
+    motions = np.array(
+        [
+            refit_motion(seen, motion, cells, settings)
+            for motion, cells in zip(objects.motions, objects.assigned, strict=True)
+        ]
+    )
     after = join(seen, motions, objects.assigned, settings)
     if settings.published:
         return after

@@ -87,15 +87,23 @@ def separate(
     ids = np.zeros(labels.shape, np.int32)
     owners, scores = [], []
     for label in kept:
-        for part in components(labels == label, smallest):
+        for window, part in components(labels == label, smallest):
             owners.append(label)
-            scores.append(shares[part].mean(dtype=np.float64))
-            ids[part] = len(owners)
+            scores.append(shares[window][part].mean(dtype=np.float64))
+            ids[window][part] = len(owners)
     return RunMasks(ids, np.array(scores, np.float32), motions[owners].reshape(-1, 4, 4))
 
 
-def components(mask: Bool[np.ndarray, "h w"], smallest: int) -> list[Bool[np.ndarray, "h w"]]:
-    """The connected parts (8 neighbours) of a mask with at least `smallest` pixels."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    large = 1 + np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= smallest)
-    return [parts == part for part in large]
+Window = tuple[slice, slice]
+"""Rows and columns of a part of the image."""
+
+
+def components(mask: Bool[np.ndarray, "h w"], smallest: int) -> list[tuple[Window, Bool[np.ndarray, "a b"]]]:
+    """The connected parts (8 neighbours) of a mask with at least `smallest` pixels, each in its bounding box."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    found = []
+    for part in 1 + np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= smallest):
+        x, y, width, height = (int(value) for value in stats[part, : cv2.CC_STAT_AREA])
+        window = slice(y, y + height), slice(x, x + width)
+        found.append((window, np.asarray(parts[window] == part)))
+    return found

@@ -14,6 +14,9 @@ MAX_DEPTH_STEP = 0.1
 """Corners of a patch of surface differ by at most this share of their depth: no surface across a depth jump (S32)."""
 
 
+EVERYWHERE = (slice(None), slice(None))
+
+
 def fill_holes(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """The mask and all it encloses: parts of the rest (4 neighbours) that do not reach the image border."""
     padded = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
@@ -69,7 +72,7 @@ def finish(
     """The final masks, which do not overlap, each with the index of the mask it comes from.
 
     Holes are filled; where masks overlap the better score wins (of equals the smaller mask), and what falls apart by
-    that becomes separate objects. As published: the mask larger before filling wins (defect S31), and parts stay one object.
+    that becomes separate objects. As published: the mask larger before filling wins (defect S31), and parts stay one.
     """
     fill = fill_all_but_largest if settings.published else fill_holes
     filled = [fill(mask) for mask in masks]
@@ -81,14 +84,16 @@ def finish(
     pieces = []
     for index in range(len(masks)):
         mask = ids == index + 1
-        parts = [mask] if settings.published else components(mask, settings.min_pixels)
-        pieces += [(index, part) for part in parts if large_enough(part, points, settings)]
+        parts = [(EVERYWHERE, mask)] if settings.published else components(mask, settings.min_pixels)
+        for window, part in parts:
+            if large_enough(part, points[:, *window], settings):
+                piece = np.zeros_like(mask)
+                piece[window] = part
+                pieces.append((index, piece))
     return pieces
 
 
-def large_enough(
-    mask: Bool[np.ndarray, "h w"], points: Float32[np.ndarray, "3 h w"], settings: Sf2se3Settings
-) -> bool:
+def large_enough(mask: Bool[np.ndarray, "h w"], points: Float32[np.ndarray, "3 h w"], settings: Sf2se3Settings) -> bool:
     """Whether a mask has the pixels and the area [m^2] of an object."""
     if mask.sum() < settings.min_pixels:
         return False

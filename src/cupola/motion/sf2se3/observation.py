@@ -62,9 +62,7 @@ def observe(clip: StereoClip, correspondence: Correspondence, settings: Sf2se3Se
     full = full_level(
         scene.points, scene.points_next, correspondence.flow, scene.known & scene.known_next, settings.downscale
     )
-    return Observation(
-        full, low_level(full, settings.downscale), np.append(flow_noise, LEAST_NOISE), clip.calibration
-    )
+    return Observation(full, low_level(full, settings.downscale), np.append(flow_noise, LEAST_NOISE), clip.calibration)
 
 
 def full_level(
@@ -93,9 +91,9 @@ def low_level(full: Level, downscale: float) -> Level:
     rows, columns = (low_grid(size, downscale) for size in full.size)
     at = np.ix_(rows, columns)
     return Level(
-        full.points[:, *at],
-        full.points_next[:, *at],
-        full.flow[:, *at],
+        full.points[..., at[0], at[1]],
+        full.points_next[..., at[0], at[1]],
+        full.flow[..., at[0], at[1]],
         full.reliable[at],
         columns.astype(np.float64),
         rows.astype(np.float64),

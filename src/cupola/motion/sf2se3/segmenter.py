@@ -67,9 +67,7 @@ class Sf2se3Segmenter(Sf2se3Settings):
         return objects, *label_pixels(seen, objects, self)
 
 
-def plain_labels(
-    objects: Objects, labels: UInt8[np.ndarray, "h w"], shares: Float32[np.ndarray, "h w"]
-) -> Instances:
+def plain_labels(objects: Objects, labels: UInt8[np.ndarray, "h w"], shares: Float32[np.ndarray, "h w"]) -> Instances:
     """The labels of one run but the background's, without any test (spec-stage1 4.18)."""
     kept = [k for k in range(1, len(objects)) if (labels == k).any()]
     if not kept:

@@ -1,4 +1,4 @@
-"""Choosing motions that explain what nothing chosen explains, and splitting one into its places (spec-stage1 4.7, 4.8)."""
+"""Choosing motions that explain what is unexplained yet, and splitting one into its places (spec-stage1 4.7, 4.8)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,5 @@ def split(
         for at, focal in ((low.y, seen.calibration.fy), (low.x, seen.calibration.fx))
     )
     usable = ~explained & (low.points[2] > 0)
-    parts, count = kernels.connected_parts(
-        soft, usable, row_near, column_near, settings.inlier, settings.published
-    )
-    return (parts == np.arange(1, count + 1)[:, None, None]) & low.reliable
+    parts, count = kernels.connected_parts(soft, usable, row_near, column_near, settings.inlier, settings.published)
+    return np.asarray((parts == np.arange(1, count + 1)[:, None, None]) & low.reliable)

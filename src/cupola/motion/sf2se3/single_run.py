@@ -27,7 +27,7 @@ def find_objects(seen: Observation, settings: Sf2se3Settings, propose: Proposer)
     """The objects of one run, by falling support: the first is the background. Random only through `propose`."""
     found, misses = Objects.none(seen.low.size), 0
     for _ in range(settings.iterations):
-        explained = found.assigned.any(0)
+        explained = np.asarray(found.assigned.any(0))
         motions = propose(explained)
         if not len(motions):
             continue
