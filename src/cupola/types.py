@@ -110,7 +110,8 @@ class StereoClip:
 @dataclass(frozen=True)
 class Correspondence:
     """Where the pixels of a clip go. flow: first left to second left image, channels (x, y) [px]; flow_backward: the
-    reverse, on the second image's grid; disparity, disparity_next: positive [px], on the left grids. Unknown: NaN."""
+    reverse, on the second image's grid; disparity, disparity_next: positive [px], on the left grids. Unknown: NaN.
+    noise: of flow x, flow y and disparity [px], where the provider measures it (`geometry.noise_scale`)."""
 
     flow: Float32[np.ndarray, "2 h w"]
     flow_backward: Float32[np.ndarray, "2 h w"]
@@ -119,6 +120,7 @@ class Correspondence:
     flow_valid: Bool[np.ndarray, "h w"]
     disparity_valid: Bool[np.ndarray, "h w"]
     disparity_next_valid: Bool[np.ndarray, "h w"]
+    noise: Float64[np.ndarray, "3"] | None = None
 
 
 @dataclass(frozen=True)

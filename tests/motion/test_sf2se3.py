@@ -120,7 +120,7 @@ def test_unknown_fields_hold_no_object(scene, segmenter, missing):
 @pytest.mark.parametrize("segmenter", [Sf2se3Segmenter(), Sf2se3Segmenter.as_published(), Sf2se3Segmenter.single()])
 def test_tiny_images_hold_no_object(scene, size, segmenter):
     def cut(field):
-        return np.ascontiguousarray(field[..., : size[0], : size[1]])
+        return field if field is None else np.ascontiguousarray(field[..., : size[0], : size[1]])
 
     first = scene.clip.first
     image = first.left[: size[0], : size[1]]
@@ -128,6 +128,16 @@ def test_tiny_images_hold_no_object(scene, size, segmenter):
     small = Correspondence(**{name: cut(field) for name, field in vars(scene.correspondence).items()})
     found = segmenter(StereoClip(frame, frame), small, 0)
     assert found.masks.shape == (0, *size)
+
+
+def test_the_noise_is_the_providers_or_what_the_flow_shows(scene):
+    measured = np.array([3.0, 4.0, 5.0])
+    known = Correspondence(**(vars(scene.correspondence) | {"noise": measured}))
+    np.testing.assert_array_equal(observe(scene.clip, known, PAPER).sigma, measured)
+    shaken = scene.correspondence.flow + np.random.default_rng(0).normal(0, 4, (2, 160, 320)).astype(np.float32)
+    loud = Correspondence(**(vars(scene.correspondence) | {"flow": shaken}))
+    assert observe(scene.clip, loud, PAPER).sigma == pytest.approx((4 / 2**0.5, 4 / 2**0.5, 2), abs=0.2)
+    assert observe(scene.clip, scene.correspondence, PAPER).sigma.tolist() == [2, 2, 2]
 
 
 def test_the_forms_have_names():

@@ -57,7 +57,7 @@ def _reliable(depth: np.ndarray, disparity: np.ndarray, disparity_valid: np.ndar
 
 
 def low_grid(size: int, factor: float) -> Int64[np.ndarray, "n"]:
-    """Source pixels of int(factor * size) cells (maybe 0) along an axis of `size` pixels: nearest to the cells' centres.
+    """Source pixels of int(factor * size) cells (maybe 0) along an axis of `size` pixels: nearest to their centres.
 
     Centres at (i + 1/2) size / n - 1/2; one that lies on half a pixel goes to the even pixel (spec-stage1 4.3: the
     published code rounds those irregularly).

@@ -12,8 +12,8 @@ from cupola.motion.sf2se3.settings import Sf2se3Settings
 from cupola.types import Calibration, Correspondence, StereoClip
 
 LEAST_NOISE = 2.0
-"""Lower bound of the noise scales [px] (spec-stage1 4.2). It stands for the disparity's, since a `Correspondence` holds
-no right disparities to measure it by; with good matches all three lie here (defect S11)."""
+"""Lower bound of the noise scales [px] (spec-stage1 4.2), where good matches lie (defect S11). It stands for the
+disparity's where the provider has measured none: a `Correspondence` holds no right disparities to measure it by."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,18 @@ class Observation:
 def observe(clip: StereoClip, correspondence: Correspondence, settings: Sf2se3Settings) -> Observation:
     """The evidence of a clip (spec-stage1 3, 4.2, 4.3). Unknown pixels are not reliable; their values are NaN."""
     scene = compute_scene_flow(correspondence, clip.calibration, clip.first.valid)
-    backward = warp_bilinear(correspondence.flow_backward, correspondence.flow)
-    deviation = correspondence.flow + backward
-    flow_noise = noise_scale(deviation, np.isfinite(deviation).all(0))
     full = full_level(
         scene.points, scene.points_next, correspondence.flow, scene.known & scene.known_next, settings.downscale
     )
-    return Observation(full, low_level(full, settings.downscale), np.append(flow_noise, LEAST_NOISE), clip.calibration)
+    return Observation(full, low_level(full, settings.downscale), _noise(correspondence), clip.calibration)
+
+
+def _noise(correspondence: Correspondence) -> Float64[np.ndarray, "3"]:
+    """Noise of flow x, flow y and disparity [px]: the provider's, else what the known flow shows (spec-stage1 4.2)."""
+    if correspondence.noise is not None:
+        return correspondence.noise
+    deviation = correspondence.flow + warp_bilinear(correspondence.flow_backward, correspondence.flow)
+    return np.append(noise_scale(deviation, np.isfinite(deviation).all(0)), LEAST_NOISE)
 
 
 def full_level(
