@@ -57,11 +57,13 @@ def _reliable(depth: np.ndarray, disparity: np.ndarray, disparity_valid: np.ndar
 
 
 def low_grid(size: int, factor: float) -> Int64[np.ndarray, "n"]:
-    """Source pixels of int(factor * size) cells along an axis of `size` pixels: nearest to the cells' centres.
+    """Source pixels of int(factor * size) cells (maybe 0) along an axis of `size` pixels: nearest to their centres.
 
     Centres at (i + 1/2) size / n - 1/2; one that lies on half a pixel goes to the even pixel (spec-stage1 4.3: the
     published code rounds those irregularly).
     """
     cells = int(factor * size)
+    if cells == 0:
+        return np.zeros(0, np.int64)
     centres = (np.arange(cells) + 0.5) * (size / cells) - 0.5
     return np.asarray(np.rint(centres).astype(np.int64))

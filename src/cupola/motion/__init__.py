@@ -1,7 +1,7 @@
 """Which things move: from correspondence to masks of moving objects.
 
-`EgoMotionSegmenter` subtracts the camera's own motion and tests what is left. Another method is one more class that
-fulfils `MotionSegmenter`.
+`EgoMotionSegmenter` subtracts the camera's own motion and tests what is left; `Sf2se3Segmenter` is the paper's method,
+which draws rigid motions at random. Another method is one more class that fulfils `MotionSegmenter`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from cupola.motion.ego_motion import EgoMotionSegmenter
+from cupola.motion.sf2se3 import Sf2se3Segmenter
 from cupola.types import Correspondence, Instances, StereoClip
 
-__all__ = ["EgoMotionSegmenter", "MotionSegmenter"]
+__all__ = ["EgoMotionSegmenter", "MotionSegmenter", "Sf2se3Segmenter"]
 
 
 @runtime_checkable
