@@ -11,7 +11,7 @@ import pytest
 import cupola
 from cupola.data import open_dataset
 from cupola.data.synthetic import StreetSettings, render, street, street_frame
-from cupola.data.synthetic.writer import encode_disparity
+from cupola.data.synthetic.writer import SPAN, encode_disparity
 from cupola.errors import ConfigError, StoreError
 from cupola.io import read_ids, read_rgb
 from cupola.taxonomy import CITYSCAPES_27
@@ -58,6 +58,15 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(tmp_path):
     assert render(tmp_path / "parts", **SMALL).rendered == 2
     assert render(tmp_path / "parts", **SMALL).rendered == 0
     assert _digest(tmp_path / "whole") == _digest(tmp_path / "parts")
+
+
+def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path, monkeypatch):
+    long = {**SMALL, "frames": SPAN + 2, "sequences": 2}
+    monkeypatch.setattr("cupola.data.synthetic.writer.FRAMES_A_WORKER", 1)
+    for workers in (1, 2):
+        render(tmp_path / str(workers), **long, workers=workers)
+    assert len(list((tmp_path / "2").rglob("*.png"))) == 2 * 4 * (SPAN + 2)
+    assert _digest(tmp_path / "1") == _digest(tmp_path / "2")
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"width": 128}, {"settings": StreetSettings(noise=1.0)}])

@@ -140,9 +140,9 @@ class MergeSettings:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The whole network; the defaults are the paper's. zoom: images are enlarged by it for prediction (what is
-    marked is mostly large, so this lets small objects be found too); fpn_channels: of P2 to P6; separable: the 3x3 convolutions of
-    pyramid and heads are depthwise and pointwise ones (not those of the layout `per_level`)."""
+    """The whole network; the defaults are the paper's. zoom: images are enlarged by it for prediction (what
+    is marked is mostly large, so this lets small objects be found too); fpn_channels: of P2 to P6; separable: the 3x3
+    convolutions of pyramid and heads are depthwise and pointwise ones (not those of the layout `per_level`)."""
 
     zoom: float = 1.0
     trunk: TrunkSettings = TrunkSettings()

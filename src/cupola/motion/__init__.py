@@ -1,18 +1,28 @@
 """Which things move: from correspondence to masks of moving objects.
 
 `EgoMotionSegmenter` subtracts the camera's own motion and tests what is left; `Sf2se3Segmenter` is the paper's method,
-which draws rigid motions at random. Another method is one more class that fulfils `MotionSegmenter`.
+which draws rigid motions at random. Another method is one more frozen dataclass of settings that fulfils
+`MotionSegmenter`, and a line in `METHODS`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Annotated, Protocol, runtime_checkable
 
+from cupola.config import OneOf
 from cupola.motion.ego_motion import EgoMotionSegmenter
-from cupola.motion.sf2se3 import Sf2se3Segmenter
+from cupola.motion.sf2se3 import PublishedSf2se3Segmenter, Sf2se3Segmenter
 from cupola.types import Correspondence, Instances, StereoClip
 
-__all__ = ["EgoMotionSegmenter", "MotionSegmenter", "Sf2se3Segmenter"]
+__all__ = [
+    "METHODS",
+    "AnyMotion",
+    "EgoMotionSegmenter",
+    "MotionSegmenter",
+    "PublishedSf2se3Segmenter",
+    "Sf2se3Segmenter",
+]
 
 
 @runtime_checkable
@@ -22,3 +32,11 @@ class MotionSegmenter(Protocol):
     def __call__(self, clip: StereoClip, correspondence: Correspondence, seed: int) -> Instances:
         """Objects on the clip's first frame. Repeatable: equal arguments give equal results."""
         ...
+
+
+METHODS: Mapping[str, type] = {
+    method.name: method for method in (EgoMotionSegmenter, Sf2se3Segmenter, PublishedSf2se3Segmenter)
+}
+"""What `--motion NAME` can be."""
+
+AnyMotion = Annotated[MotionSegmenter, OneOf(METHODS)]

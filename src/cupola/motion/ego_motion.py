@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from cupola.types import Correspondence, Instances, StereoClip
 class EgoMotionSegmenter:
     """An instance is a `MotionSegmenter`. max_objects: at most this many objects a frame, the most significant."""
 
+    name: ClassVar[str] = "ego-motion"
     max_objects: int = 64
 
     def __call__(self, clip: StereoClip, correspondence: Correspondence, seed: int) -> Instances:

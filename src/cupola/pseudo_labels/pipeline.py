@@ -22,7 +22,7 @@ from cupola.engines import Engine, choose_engine, in_order
 from cupola.errors import ConfigError, DataError
 from cupola.io import write_json
 from cupola.io.coco_panoptic import Category, write_index
-from cupola.motion import EgoMotionSegmenter, MotionSegmenter
+from cupola.motion import AnyMotion, EgoMotionSegmenter, MotionSegmenter
 from cupola.progress import progress
 from cupola.pseudo_labels.fuse import FusionSettings
 from cupola.pseudo_labels.journal import (
@@ -94,7 +94,7 @@ def pseudo_label(
     layout: str = "auto",
     scale: float = 1.0,
     correspondence: AnyCorrespondence = ClassicalCorrespondence(),
-    motion: EgoMotionSegmenter = EgoMotionSegmenter(),
+    motion: AnyMotion = EgoMotionSegmenter(),
     semantics: OfflineSemantics = OfflineSemantics(),
     fusion: FusionSettings = FusionSettings(),
     limit: int | None = None,
@@ -115,7 +115,7 @@ def pseudo_label(
         layout: layout of the data set; `auto` finds out.
         scale: factor for the image size.
         correspondence: method of flow and disparity, by name, and its settings.
-        motion: settings of the moving objects.
+        motion: method of the moving objects, by name, and its settings.
         semantics: settings of the pseudo classes.
         fusion: which classes are things and what is ignored.
         limit: at most this many frames, the first ones.

@@ -29,7 +29,13 @@ def frame_key(sequence: int, t: int) -> str:
 
 
 def street(
-    seed: int, sequence: int, frames: int, height: int, width: int, settings: StreetSettings = StreetSettings()
+    seed: int,
+    sequence: int,
+    frames: int,
+    height: int,
+    width: int,
+    settings: StreetSettings = StreetSettings(),
+    span: range | None = None,
 ) -> Iterator[tuple[StereoFrame, StreetTruth]]:
     """Renders one sequence, frame by frame.
 
@@ -39,12 +45,13 @@ def street(
         frames: how many frames.
         height, width: image size [px].
         settings: how the street is filmed and how busy it is.
+        span: which frames, all by default; a frame is the same in any span.
 
     Raises `ConfigError` for an impossible size or length.
     """
     check_size(frames, height, width)
     renderer = Renderer(make_scene(seed, sequence, frames, settings), height, width)
-    for t in range(frames):
+    for t in range(frames) if span is None else span:
         yield renderer.frame(t, seed, sequence)
 
 

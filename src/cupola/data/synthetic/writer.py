@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxtyping import Float32, Int32
 from cupola.config import plain, save_config
 from cupola.data.synthetic.rendering import check_size, street
 from cupola.data.synthetic.settings import StreetSettings, StreetTruth
+from cupola.engines import choose_engine
 from cupola.errors import ConfigError, StoreError
 from cupola.io import write_ids, write_json, write_rgb, write_text
 from cupola.progress import progress
@@ -24,6 +26,10 @@ DISPARITY_STEPS = 256
 MAX_SEQUENCES = 10_000
 """Sequences have names of four digits."""
 STREET_FILE = "street.json"
+SPAN = 8
+"""Frames that one process renders at a time: making the scene costs it about as much as one frame."""
+FRAMES_A_WORKER = 40
+"""Rendering so many frames takes about as long as starting one more worker (2 s)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ def render(
     height: int = 192,
     width: int = 384,
     settings: StreetSettings = StreetSettings(),
+    workers: int = 0,
 ) -> RenderResult:
     """Renders stereo video of streets, with exact truth, in the `folder` layout.
 
@@ -58,6 +65,7 @@ def render(
         height: of the images [px].
         width: of the images [px].
         settings: how the street is filmed and how busy it is.
+        workers: processes; 0 takes as many as there are cores.
 
     Returns:
         Where it is and how much was rendered.
@@ -77,16 +85,43 @@ def render(
         out=out, seed=seed, frames=frames, sequences=sequences, height=height, width=width, settings=settings,
     )  # fmt: skip
     todo = [number for number in range(sequences) if not (out / f"{number:04d}" / STREET_FILE).is_file()]
+    spans = [(number, range(t, min(t + SPAN, frames))) for number in todo for t in range(0, frames, SPAN)]
+    moving: dict[int, dict[str, list[int]]] = {number: {} for number in todo}
+    task = RenderSpan(out, seed, frames, height, width, settings)
     bar = progress(iter(()), "rendering", total=sequences * frames, done=(sequences - len(todo)) * frames)
-    with bar:
-        for number in todo:
-            moving = {}
-            for t, (frame, truth) in enumerate(street(seed, number, frames, height, width, settings)):
-                write_frame(out / f"{number:04d}", f"{t:06d}", frame, truth)
-                moving[f"{t:06d}"] = sorted(truth.moving)
-                bar.update()
-            _finish(out / f"{number:04d}", moving, settings, height, width, {**recipe, "sequence": number})
+    with (
+        choose_engine(workers, len(todo) * frames // FRAMES_A_WORKER) as engine,
+        closing(engine.map(task, spans)) as done,
+        bar,
+    ):
+        for (number, span), found in done:
+            moving[number] |= found
+            bar.update(len(span))
+            if len(moving[number]) == frames:
+                marks = dict(sorted(moving.pop(number).items()))
+                _finish(out / f"{number:04d}", marks, settings, height, width, {**recipe, "sequence": number})
     return RenderResult(out, sequences, sequences * frames, len(todo) * frames)
+
+
+@dataclass(frozen=True)
+class RenderSpan:
+    """Item: (number of a sequence, frames of it); writes these frames and gives what moves in each, by its name."""
+
+    out: Path
+    seed: int
+    frames: int
+    height: int
+    width: int
+    settings: StreetSettings
+
+    def __call__(self, item: tuple[int, range]) -> dict[str, list[int]]:
+        number, span = item
+        moving = {}
+        rendered = street(self.seed, number, self.frames, self.height, self.width, self.settings, span)
+        for t, (frame, truth) in zip(span, rendered, strict=True):
+            write_frame(self.out / f"{number:04d}", f"{t:06d}", frame, truth)
+            moving[f"{t:06d}"] = sorted(truth.moving)
+        return moving
 
 
 def write_frame(directory: Path, name: str, frame: StereoFrame, truth: StreetTruth) -> None:

@@ -4,6 +4,6 @@
 `fitting`), `labelling` draws them at full resolution, `ensemble` and `masks` keep what several runs agree on.
 """
 
-from cupola.motion.sf2se3.segmenter import Sf2se3Segmenter
+from cupola.motion.sf2se3.segmenter import PublishedSf2se3Segmenter, Sf2se3Segmenter
 
-__all__ = ["Sf2se3Segmenter"]
+__all__ = ["PublishedSf2se3Segmenter", "Sf2se3Segmenter"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -15,7 +16,7 @@ from cupola.motion.sf2se3.labelling import RunMasks, label_pixels, moving_object
 from cupola.motion.sf2se3.masks import finish
 from cupola.motion.sf2se3.observation import Observation, observe
 from cupola.motion.sf2se3.proposals import propose
-from cupola.motion.sf2se3.settings import Sf2se3Settings
+from cupola.motion.sf2se3.settings import Form, Sf2se3Settings
 from cupola.motion.sf2se3.single_run import find_objects
 from cupola.types import Correspondence, Instances, StereoClip
 
@@ -31,10 +32,7 @@ class Sf2se3Segmenter(Sf2se3Settings):
     the largest is the background, and what is left is objects. Several runs vote on them (spec-stage1 4).
     """
 
-    @classmethod
-    def as_published(cls) -> Sf2se3Segmenter:
-        """The behaviour of the published code, with its defects."""
-        return cls(form="published")
+    name: ClassVar[str] = "sf2se3"
 
     @classmethod
     def single(cls) -> Sf2se3Segmenter:
@@ -65,6 +63,14 @@ class Sf2se3Segmenter(Sf2se3Settings):
         rng = np.random.default_rng([seed, zlib.crc32(key.encode()), run])
         objects = find_objects(seen, self, partial(propose, seen.low, settings=self, rng=rng))
         return objects, *label_pixels(seen, objects, self)
+
+
+@dataclass(frozen=True)
+class PublishedSf2se3Segmenter(Sf2se3Segmenter):
+    """The behaviour of the published code, with its defects."""
+
+    name: ClassVar[str] = "sf2se3-published"
+    form: Form = "published"
 
 
 def plain_labels(objects: Objects, labels: UInt8[np.ndarray, "h w"], shares: Float32[np.ndarray, "h w"]) -> Instances:
