@@ -81,20 +81,19 @@ def embed(start, stop, features, scale, low, strides, weights, keys):
     """Barycentric weights and simplex key of each point.
 
     features: float32 n d; scale: float32 d; low, strides: int64 d, smallest cell and stride of each packed coordinate.
-    Writes weights (float32 n d+1) and keys (int64 n). Equal keys mean the same simplex, not the other way round.
+    Writes weights (float32 n d+1) and keys (int64 n). Equal keys mean the same simplex.
     """
     d = features.shape[1]
     position, cell, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.int64), np.empty(d + 1, np.int64)
     share = np.empty(d + 2, np.float32)
     for p in range(start, stop):
-        excess = _locate(features[p], scale, position, cell, rank)
+        _return_to_plane(cell, rank, _locate(features[p], scale, position, cell, rank))
         key, base, place = 0, 1, 0
         for i in range(d):
             key += rank[i] * base
             base *= d + 1
             place += (cell[i] - low[i]) * strides[i]
         keys[p] = key + base * place
-        _return_to_plane(cell, rank, excess)
         share[:] = 0
         for i in range(d + 1):
             difference = (position[i] - np.float32(cell[i] * (d + 1))) / np.float32(d + 1)
@@ -110,8 +109,7 @@ def corner_keys(start, stop, points, features, scale, low, strides, keys):
     d = features.shape[1]
     position, cell, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.int64), np.empty(d + 1, np.int64)
     for s in range(start, stop):
-        excess = _locate(features[points[s]], scale, position, cell, rank)
-        _return_to_plane(cell, rank, excess)
+        _return_to_plane(cell, rank, _locate(features[points[s]], scale, position, cell, rank))
         for r in range(d + 1):
             place = 0
             for i in range(d):
