@@ -266,7 +266,21 @@ def blur(start, stop, order, vertices, groups):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def update(
-    start, stop, order, corners, weights, vertices, taps, tap_offsets, tap_rows, width, logs, classes, result, groups, offset
+    start,
+    stop,
+    order,
+    corners,
+    weights,
+    vertices,
+    taps,
+    tap_offsets,
+    tap_rows,
+    width,
+    logs,
+    classes,
+    result,
+    groups,
+    offset,
 ):
     """One mean field step (Kraehenbuehl and Koltun 2011, algorithm 1) of some pixels: softmax of the unary term plus
     what both kernels report.

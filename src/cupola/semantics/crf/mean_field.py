@@ -88,7 +88,11 @@ def mean_field(
     lattice, stencil = kernels_of(image, settings, order, pool)
     offset = int(np.abs(stencil.offsets).max(initial=0))  # room for taps beyond the image, whose weights are 0
     values = groups * LANES
-    logs, now, new = aligned(count * values), aligned((count + 2 * offset) * values), aligned((count + 2 * offset) * values)
+    logs, now, new = (
+        aligned(count * values),
+        aligned((count + 2 * offset) * values),
+        aligned((count + 2 * offset) * values),
+    )
     vertices = aligned(lattice.size * values)
     in_pieces(pool, log_probabilities, height, probabilities, settings.smallest_probability, logs.reshape(count, -1))
     in_pieces(pool, start_field, count, logs, now, groups, offset)
@@ -139,7 +143,11 @@ def filter_classes(
 
 
 def log_probabilities(
-    start: int, stop: int, probabilities: Float32[np.ndarray, "k h w"], smallest: float, logs: Float32[np.ndarray, "n _"]
+    start: int,
+    stop: int,
+    probabilities: Float32[np.ndarray, "k h w"],
+    smallest: float,
+    logs: Float32[np.ndarray, "n _"],
 ) -> None:
     """Writes the clipped logarithms of some rows, pixel by pixel."""
     classes, _, width = probabilities.shape

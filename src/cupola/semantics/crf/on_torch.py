@@ -34,9 +34,7 @@ class TorchLattice:
 
     def answer(self, values: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """Give, blur, take."""
-        vertices = functional.embedding_bag(
-            self.givers, values, self.bags, mode="sum", per_sample_weights=self.shares
-        )
+        vertices = functional.embedding_bag(self.givers, values, self.bags, mode="sum", per_sample_weights=self.shares)
         for before, after in self.neighbours:
             padded = functional.pad(vertices, (0, 0, 0, 1))
             vertices = vertices + 0.5 * (padded[before] + padded[after])
@@ -100,9 +98,7 @@ def torch_lattice(features: np.ndarray, weight: float, device: torch.device) -> 
     alpha = 1 / (1 + 2.0**-d)
     answer = alpha * plain.answer(weights.new_ones(len(features), 1))
     normal = weights * (weight * alpha) ** 0.5 / torch.sqrt(answer + float(TINY))
-    return TorchLattice(
-        vertices, normal, plain.givers, plain.bags, normal.ravel()[by_vertex], plain.neighbours
-    )
+    return TorchLattice(vertices, normal, plain.givers, plain.bags, normal.ravel()[by_vertex], plain.neighbours)
 
 
 def simplices(

@@ -16,7 +16,14 @@ LANES = 16
 LOG2_E = 1.4426950408889634
 LN_2_HIGH, LN_2_LOW = 0.693145751953125, 1.4286068203094172e-06
 """ln 2 in two parts, the first with few enough bits that whole multiples of it are exact in float32."""
-EXP_SERIES = (1.0000001192092896, 1.0, 0.4999887049198151, 0.16666504740715027, 0.041917506605386734, 0.00836914870887995)
+EXP_SERIES = (
+    1.0000001192092896,
+    1.0,
+    0.4999887049198151,
+    0.16666504740715027,
+    0.041917506605386734,
+    0.00836914870887995,
+)
 """Polynomial for exp on [-ln 2 / 2, ln 2 / 2]: interpolation at the Chebyshev points, relative error 1e-7."""
 SMALLEST_EXPONENT = -127
 """Biased by 127 it gives the bits of zero."""

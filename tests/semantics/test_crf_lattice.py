@@ -1,0 +1,134 @@
+"""The dense CRF against a plain dense mean field, its invariances, its errors, and torch against the compiled loops."""
+
+import numpy as np
+import pytest
+import torch
+from numba import config
+
+from cupola.errors import ConfigError, DataError
+from cupola.semantics.crf import CrfSettings, dense_crf
+from cupola.semantics.crf.on_torch import torch_crf
+
+DENSE = CrfSettings(spatial_sigma=3, spatial_weight=2, bilateral_sigma=12, colour_sigma=40, bilateral_weight=2, steps=3)
+"""Wide kernels: there the lattice comes near the true Gaussian."""
+
+
+def scene(height, width, classes, seed=0):
+    """Two flat halves with a little noise, and noisy probabilities."""
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), 60, np.uint8)
+    image[:, width // 2 :] = 170
+    image += rng.integers(0, 12, image.shape, dtype=np.uint8)
+    probabilities = rng.dirichlet(np.ones(classes), (height, width)).astype(np.float32)
+    return image, np.ascontiguousarray(probabilities.transpose(2, 0, 1))
+
+
+def gaussian(features):
+    """Normalised dense kernel, n n."""
+    distance = ((features[:, None] - features[None]) ** 2).sum(axis=2)
+    kernel = np.exp(-distance / 2)
+    norm = 1 / np.sqrt(kernel.sum(axis=1))
+    return norm[:, None] * kernel * norm
+
+
+def dense_twin(image, probabilities, settings):
+    height, width = image.shape[:2]
+    y, x = np.indices((height, width)).reshape(2, -1)
+    near = np.stack([x, y], axis=1).astype(float)
+    colour = image.reshape(-1, 3) / settings.colour_sigma
+    kernel = settings.spatial_weight * gaussian(near / settings.spatial_sigma)
+    kernel += settings.bilateral_weight * gaussian(np.hstack([near / settings.bilateral_sigma, colour]))
+    logs = np.log(np.clip(probabilities.reshape(len(probabilities), -1), settings.smallest_probability, 1))
+    field = np.exp(logs) / np.exp(logs).sum(axis=0)
+    for _ in range(settings.steps):
+        scores = logs + field @ kernel
+        field = np.exp(scores - scores.max(axis=0))
+        field /= field.sum(axis=0)
+    return field.reshape(probabilities.shape)
+
+
+@pytest.mark.parametrize("classes", [2, 17])
+def test_close_to_the_dense_mean_field(classes):
+    """The lattice approximates: mean difference of the marginals below 0.03; without the CRF it is far larger."""
+    image, probabilities = scene(16, 22, classes)
+    truth, ours = dense_twin(image, probabilities, DENSE), dense_crf(image, probabilities, DENSE)
+    assert np.abs(ours - truth).mean() < 0.03
+    assert np.abs(ours - truth).mean() < np.abs(probabilities - truth).mean() / 3
+
+
+@pytest.mark.parametrize("sigma", [1.0, 3.0])
+@pytest.mark.parametrize("size", [(20, 30), (1, 40), (40, 1), (1, 1), (13, 7), (14, 9)])
+def test_torch_equals_the_compiled_loops(size, sigma):
+    """At sigma 1 this also compares the stencil with the lattice that it replaces."""
+    image, probabilities = scene(*size, 5)
+    settings = CrfSettings(spatial_sigma=sigma, bilateral_sigma=20, colour_sigma=10, steps=3)
+    ours = dense_crf(image, probabilities, settings)
+    np.testing.assert_allclose(torch_crf(image, probabilities, settings, torch.device("cpu")), ours, atol=2e-4)
+    np.testing.assert_allclose(ours.sum(axis=0), 1, atol=1e-5)
+
+
+def test_order_of_the_classes_does_not_matter():
+    image, probabilities = scene(24, 30, 20)
+    order = np.random.default_rng(1).permutation(20)
+    permuted = dense_crf(image, np.ascontiguousarray(probabilities[order]))
+    np.testing.assert_allclose(permuted, dense_crf(image, probabilities)[order], atol=1e-4)
+
+
+def test_a_constant_image_with_equal_probabilities_stays():
+    image = np.full((9, 11, 3), 80, np.uint8)
+    probabilities = np.full((4, 9, 11), 0.25, np.float32)
+    np.testing.assert_allclose(dense_crf(image, probabilities), 0.25, atol=1e-6)
+
+
+def test_no_step_clips_and_normalises():
+    image, probabilities = scene(6, 7, 3)
+    probabilities[0] = 0
+    clipped = np.clip(probabilities, 1e-5, 1)
+    np.testing.assert_allclose(
+        dense_crf(image, probabilities, CrfSettings(steps=0)), clipped / clipped.sum(0), atol=1e-6
+    )
+
+
+def test_threads_do_not_change_a_bit(monkeypatch):
+    image, probabilities = scene(48, 70, 33)
+    results = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(config, "NUMBA_NUM_THREADS", threads)
+        results.append(dense_crf(image, probabilities))
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1])
+def test_bad_numbers(value):
+    image, probabilities = scene(5, 6, 3)
+    probabilities[1, 2, 3] = value
+    with pytest.raises(DataError, match="negative number, an infinity or NaN"):
+        dense_crf(image, probabilities)
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "shape", "message"),
+    [((5, 6), (3, 5, 6), "needs an image"), ((5, 6, 3), (1, 5, 6), "two classes"), ((5, 6, 3), (3, 6, 5), "pixels")],
+)
+def test_bad_shapes(image_shape, shape, message):
+    with pytest.raises(DataError, match=message):
+        dense_crf(np.zeros(image_shape, np.uint8), np.ones(shape, np.float32))
+
+
+@pytest.mark.parametrize("name", ["spatial_sigma", "bilateral_sigma", "colour_sigma"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_bad_sigmas(name, value):
+    with pytest.raises(ConfigError, match=name):
+        CrfSettings(**{name: value})
+
+
+def test_sigmas_too_small_for_the_keys():
+    image, probabilities = scene(50, 50, 2)
+    with pytest.raises(ConfigError, match="too small"):
+        dense_crf(image, probabilities, CrfSettings(bilateral_sigma=0.001, colour_sigma=0.001))
+
+
+def test_unknown_device():
+    image, probabilities = scene(4, 5, 2)
+    with pytest.raises(ConfigError, match="abacus"):
+        dense_crf(image, probabilities, device="abacus")
