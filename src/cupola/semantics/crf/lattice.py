@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class Lattice:
 def in_pieces(pool: Executor, function: Callable[..., None], count: int, *arguments: Any) -> None:
     """Runs function(start, stop, *arguments) over the pieces of 0 .. count."""
     edges = np.linspace(0, count, PIECES + 1).astype(int).tolist()
-    futures = [pool.submit(function, a, b, *arguments) for a, b in zip(edges[:-1], edges[1:], strict=True) if a < b]
+    futures = [pool.submit(function, a, b, *arguments) for a, b in pairwise(edges) if a < b]
     for future in futures:
         future.result()
 

@@ -8,12 +8,13 @@ what the lattice and the stencil return. Classes lie side by side in memory, in 
 from __future__ import annotations
 
 from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 from numba import config
 
-from cupola.errors import ConfigError, DataError
+from cupola.errors import DataError
 from cupola.semantics.crf.kernels import blur, classes_first, pixels_first, splat, start_field, update
 from cupola.semantics.crf.lattice import PIECES, Lattice, build_lattice, in_pieces
 from cupola.semantics.crf.settings import CrfSettings
@@ -137,7 +138,7 @@ def filter_classes(
     for line in lattice.chains:
         starts = np.append(np.flatnonzero(line < 0), len(line))
         edges = np.unique(starts[np.searchsorted(starts, np.linspace(0, len(line), PIECES + 1))]).tolist()
-        ends = zip(edges[:-1], edges[1:], strict=True)
+        ends = pairwise(edges)
         for future in [pool.submit(blur, a, b, line, vertices, groups) for a, b in ends]:
             future.result()
 

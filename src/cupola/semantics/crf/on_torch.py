@@ -1,7 +1,7 @@
 """The dense CRF in whole-tensor operations, for devices that torch knows.
 
-The same lattice as in `lattice.py` with sorting in place of hashing. Sums are taken bag by bag (`embedding_bag`), each in
-a fixed order, so that a device repeats its own result bit for bit. Both kernels are lattices here.
+The same lattice as in `lattice.py` with sorting in place of hashing. Sums are taken bag by bag (`embedding_bag`), each
+in a fixed order, so that a device repeats its own result bit for bit. Both kernels are lattices here.
 """
 
 from __future__ import annotations
