@@ -9,7 +9,7 @@ from cupola.errors import ConfigError, DataError
 from cupola.semantics.crf import CrfSettings, dense_crf
 from cupola.semantics.crf.on_torch import torch_crf
 
-DENSE = CrfSettings(spatial_sigma=3, spatial_weight=2, bilateral_sigma=12, colour_sigma=40, bilateral_weight=2, steps=3)
+DENSE = CrfSettings(3.0, 2.0, 12.0, 40.0, 2.0, steps=3)
 """Wide kernels: there the lattice comes near the true Gaussian."""
 
 
@@ -61,7 +61,7 @@ def test_close_to_the_dense_mean_field(classes):
 def test_torch_equals_the_compiled_loops(size, sigma):
     """At sigma 1 this also compares the stencil with the lattice that it replaces."""
     image, probabilities = scene(*size, 5)
-    settings = CrfSettings(spatial_sigma=sigma, bilateral_sigma=20, colour_sigma=10, steps=3)
+    settings = CrfSettings(spatial_sigma=sigma, bilateral_sigma=20.0, colour_sigma=10.0, steps=3)
     ours = dense_crf(image, probabilities, settings)
     np.testing.assert_allclose(torch_crf(image, probabilities, settings, torch.device("cpu")), ours, atol=2e-4)
     np.testing.assert_allclose(ours.sum(axis=0), 1, atol=1e-5)
