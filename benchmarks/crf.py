@@ -1,35 +1,59 @@
-"""Time of the dense CRF, beside pydensecrf where it can be imported.
+"""Time and memory of the dense CRF, beside pydensecrf where it can be imported.
 
     python benchmarks/crf.py [IMAGE] [--size 640 1280] [--classes 27] [--steps 10] [--repeats 3]
 
-Without an image: white noise, the worst case. Wall and processor time, least of the repeats after one to warm up; the
-ratio is what to quote. NUMBA_NUM_THREADS sets the threads. Install pydensecrf2 for the comparison.
+Without an image: white noise, the worst case. Wall and processor time, least of the repeats after one to warm up, the
+two in turn; the ratio is what to quote. Memory is the peak above what was held before the call, the result included
+(Linux only). NUMBA_NUM_THREADS sets the threads. Install pydensecrf2 for the comparison.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numba import config
 
+from cupola.io import read_rgb
 from cupola.semantics.crf import CrfSettings, dense_crf
 
 
-def least_time(function: Callable[[], np.ndarray], repeats: int) -> tuple[float, float, np.ndarray]:
-    """Wall and processor seconds, and the result."""
-    result, wall, processor = function(), [], []
-    for _ in range(repeats):
-        start, start_processor = time.perf_counter(), time.process_time()
-        function()
-        wall.append(time.perf_counter() - start)
-        processor.append(time.process_time() - start_processor)
-    return min(wall), min(processor), result
+@dataclass
+class Cost:
+    """Least of all calls: wall and processor time [s], peak of memory above what was held before [MB]."""
+
+    wall: float = math.inf
+    processor: float = math.inf
+    memory: float = math.inf
+
+    def __str__(self) -> str:
+        return f"{self.wall:8.2f}{self.processor:8.2f} s{self.memory:8.0f} MB"
+
+
+def held(entry: str) -> float:
+    """An entry of the process's status [MB], NaN where the system has none."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith(entry)), math.nan)
+
+
+def measure(function: Callable[[], np.ndarray], cost: Cost) -> None:
+    """Calls it once and lowers `cost`."""
+    forget = Path("/proc/self/clear_refs")
+    if forget.exists():
+        forget.write_text("5")  # the peak so far (man 5 proc)
+    before, start, start_processor = held("VmRSS"), time.perf_counter(), time.process_time()
+    function()
+    cost.wall = min(cost.wall, time.perf_counter() - start)
+    cost.processor = min(cost.processor, time.process_time() - start_processor)
+    cost.memory = min(cost.memory, held("VmHWM") - before)
 
 
 def reference(image: np.ndarray, probabilities: np.ndarray, settings: CrfSettings) -> np.ndarray:
@@ -67,18 +91,28 @@ def main() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     if arguments.image:
-        image = cv2.resize(cv2.imread(str(arguments.image)), (width, height), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(read_rgb(arguments.image), (width, height), interpolation=cv2.INTER_AREA)
     probabilities = flat_probabilities(rng, arguments.classes, height, width)
     settings = CrfSettings(steps=arguments.steps)
     print(f"{height}x{width}, {arguments.classes} classes, {arguments.steps} steps, {config.NUMBA_NUM_THREADS} threads")
-    print(f"{'':12}{'wall':>8}{'CPU':>8}")
-    wall, processor, ours = least_time(lambda: dense_crf(image, probabilities, settings), arguments.repeats)
-    print(f"{'cupola':12}{wall:8.2f}{processor:8.2f} s")
+    print(f"{'':12}{'wall':>8}{'CPU':>8}{'memory':>10}")
+    runs = {"cupola": lambda: dense_crf(image, probabilities, settings)}
     if importlib.util.find_spec("pydensecrf"):
-        other, used, theirs = least_time(lambda: reference(image, probabilities, settings), arguments.repeats)
-        print(f"{'pydensecrf':12}{other:8.2f}{used:8.2f} s")
-        equal = (ours.argmax(axis=0) == theirs.argmax(axis=0)).mean()
-        print(f"ratio {other / wall:.2f} (wall), {used / processor:.2f} (CPU); labels equal on {100 * equal:.4f} %")
+        runs["pydensecrf"] = lambda: reference(image, probabilities, settings)
+    results = {name: run().argmax(axis=0) for name, run in runs.items()}
+    costs = {name: Cost() for name in runs}
+    for _ in range(arguments.repeats):
+        for name, run in runs.items():
+            measure(run, costs[name])
+    for name, cost in costs.items():
+        print(f"{name:12}{cost}")
+    if len(runs) > 1:
+        ours, other = costs.values()
+        equal = np.mean(results["cupola"] == results["pydensecrf"])
+        print(
+            f"ratio {other.wall / ours.wall:.2f} (wall), {other.processor / ours.processor:.2f} (CPU); "
+            f"labels equal on {100 * equal:.4f} %"
+        )
 
 
 if __name__ == "__main__":

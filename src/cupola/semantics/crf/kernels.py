@@ -1,8 +1,8 @@
 """Compiled loops of the dense CRF; `on_torch.py` computes the same without them.
 
 The lattice (Adams, Baek and Davis 2010, section 3): points whose d + 1 coordinates have the sum 0 and the same
-remainder by d + 1. Around each point of the space lie the d + 1 corners of one simplex. Corner number r has remainder r, so all
-its coordinates are (d + 1) * c_i + r, and c_0 .. c_(d-1) with r name it; they are packed into one int64 key.
+remainder by d + 1. Around each point of the space lie the d + 1 corners of one simplex. Corner number r has remainder
+r, so all its coordinates are (d + 1) * c_i + r, and c_0 .. c_(d-1) with r name it; they are packed into one int64 key.
 """
 
 import numpy as np
