@@ -104,7 +104,7 @@ def test_every_point_lies_in_its_simplex(d, reach):
     np.testing.assert_allclose(np.einsum("nr,nri->ni", weights, vertices), position, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(("d", "reach"), [(2, 30), (5, 3), (5, 90)])
+@pytest.mark.parametrize(("d", "reach"), [(2, 30), (5, 1), (5, 3)])
 def test_keys_are_equal_exactly_where_the_simplices_are(d, reach):
     """Both ways: one simplex under two keys would only cost time, two under one key would be wrong."""
     _, keys, vertices = embedded(points(d, reach))
@@ -150,7 +150,7 @@ def test_torch_equals_the_compiled_loops(size, sigma):
     np.testing.assert_allclose(ours.sum(axis=0), 1, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.permutations(range(20)), st.integers(2, 20))
 def test_order_of_the_classes_does_not_matter(order, classes):
     image, probabilities = scene(12, 15, classes)

@@ -206,7 +206,7 @@ def splat_ones(corners, weights, values):
 def blur_ones(order, values):
     """Adds to every value half of its two neighbours' along one chain."""
     half = np.float32(0.5)
-    before, at, current = np.float32(0), -1, np.float32(0)
+    before, at, current = np.float32(0), np.int32(-1), np.float32(0)
     for i in range(len(order) + 1):
         vertex = order[i] if i < len(order) else np.int32(-1)
         if vertex >= 0:

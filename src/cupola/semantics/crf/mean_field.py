@@ -54,7 +54,7 @@ def dense_crf(
         from cupola.semantics.crf.on_torch import named_device, torch_crf
 
         return torch_crf(image, probabilities, settings, named_device(device))
-    with ThreadPoolExecutor(config.NUMBA_NUM_THREADS) as pool:
+    with ThreadPoolExecutor(config.NUMBA_NUM_THREADS) as pool:  # type: ignore[attr-defined]  # set by its start
         return mean_field(image, probabilities, settings, pool)
 
 

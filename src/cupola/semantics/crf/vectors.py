@@ -6,10 +6,15 @@ machine has. Every operation is exactly rounded IEEE arithmetic in a fixed order
 machine's vector width. An array is one-dimensional, contiguous float32, and its index is not checked.
 """
 
+from typing import Any
+
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.extending import models, register_model
+
+intrinsic: Any = extending.intrinsic
+"""Its own type would count the typing context among the arguments of what it makes."""
 
 LANES = 16
 """Values in a vector: one cache line (64 bytes) of float32."""
