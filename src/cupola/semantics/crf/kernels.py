@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from cupola.semantics.crf.vectors import (
+    HALF,
     LANES,
     add,
     add_scaled,
@@ -17,6 +18,7 @@ from cupola.semantics.crf.vectors import (
     larger,
     largest,
     load,
+    load_half,
     repeat,
     store,
     total,
@@ -221,27 +223,34 @@ def blur_ones(order, values):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def splat(group, order, corners, weights, classes, vertices, groups, offset):
-    """Adds the 16 class probabilities of one group, times its weights, to the corners of every pixel.
+def splat(part, order, corners, weights, classes, vertices, parts, offset):
+    """Adds 16 of the class probabilities of every pixel, times its weights, to its corners.
 
-    group: 0 .. groups - 1; order: pixels, int32 n; classes: float32, 16 * groups values a pixel from pixel -offset on;
-    vertices: float32, 16 * groups values a vertex. Serial, so that the sums have one order.
+    part: 0 .. parts - 1, which 16; order: pixels, int32 n; classes: float32, 16 * parts values a pixel from pixel
+    -offset on; vertices: float32, 16 * parts values a vertex. Serial, so that the sums have one order.
     """
     last = len(order) - 1
     for i in range(len(order)):
         early = order[min(i + AHEAD, last)]
         for r in range(corners.shape[1]):
-            fetch_early(vertices, (corners[early, r] * groups + group) * LANES)
+            fetch_early(vertices, (corners[early, r] * parts + part) * HALF)
         p = order[i]
-        values = load(classes, ((p + offset) * groups + group) * LANES)
+        values = load_half(classes, ((p + offset) * parts + part) * HALF)
         for r in range(corners.shape[1]):
-            at = (corners[p, r] * groups + group) * LANES
-            store(vertices, at, add_scaled(load(vertices, at), weights[p, r], values))
+            at = (corners[p, r] * parts + part) * HALF
+            store(vertices, at, add_scaled(load_half(vertices, at), weights[p, r], values))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fetch_row(values, at):
+    """Asks early for a vector that spans two cache lines."""
+    fetch_early(values, at)
+    fetch_early(values, at + HALF)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def blur(start, stop, order, vertices, groups):
-    """`blur_ones` for rows of 16 * groups values, from one start of a line to another. In place."""
+    """`blur_ones` for rows of 32 * groups values, from one start of a line to another. In place."""
     half = np.float32(0.5)
     for group in range(groups):
         at = (~order[start] * groups + group) * LANES
@@ -250,7 +259,7 @@ def blur(start, stop, order, vertices, groups):
             vertex = order[i]
             if i + AHEAD < stop:
                 early = order[i + AHEAD]
-                fetch_early(vertices, (max(early, ~early) * groups + group) * LANES)
+                fetch_row(vertices, (max(early, ~early) * groups + group) * LANES)
             if vertex >= 0:
                 place = (vertex * groups + group) * LANES
                 following = load(vertices, place)
@@ -285,7 +294,7 @@ def update(
     """One mean field step (Kraehenbuehl and Koltun 2011, algorithm 1) of some pixels: softmax of the unary term plus
     what both kernels report.
 
-    taps: float32 kinds width t (t even), the stencil of the spatial kernel; tap_offsets: int64 t, pixels to go;
+    taps: float32 kinds width t (t even), the stencil of the spatial kernel; tap_offsets: int64 t, values to go;
     tap_rows: int32 h, the kind of each row. logs, classes: as in `splat`, logs without the offset. Writes `result`.
     """
     scores = np.empty(groups * LANES, np.float32)
@@ -294,7 +303,7 @@ def update(
         early = order[min(i + AHEAD, last)]
         for r in range(corners.shape[1]):
             for group in range(groups):
-                fetch_early(vertices, (corners[early, r] * groups + group) * LANES)
+                fetch_row(vertices, (corners[early, r] * groups + group) * LANES)
         p = order[i]
         y, x = p // width, p % width
         kind = tap_rows[y]
@@ -304,11 +313,10 @@ def update(
             for r in range(corners.shape[1]):
                 at = (corners[p, r] * groups + group) * LANES
                 even = add_scaled(even, weights[p, r], load(vertices, at))
+            here = ((p + offset) * groups + group) * LANES
             for t in range(0, len(tap_offsets), 2):
-                at = ((p + offset + tap_offsets[t]) * groups + group) * LANES
-                even = add_scaled(even, taps[kind, x, t], load(classes, at))
-                at = ((p + offset + tap_offsets[t + 1]) * groups + group) * LANES
-                odd = add_scaled(odd, taps[kind, x, t + 1], load(classes, at))
+                even = add_scaled(even, taps[kind, x, t], load(classes, here + tap_offsets[t]))
+                odd = add_scaled(odd, taps[kind, x, t + 1], load(classes, here + tap_offsets[t + 1]))
             score = add(even, odd)
             store(scores, group * LANES, score)
             best = larger(best, score)

@@ -2,7 +2,7 @@
 
 Mean field with a spatial and a bilateral Gaussian kernel, Potts compatibility and symmetric normalisation, on the
 permutohedral lattice. A step gives all class probabilities to the lattice, blurs there, and recomputes every pixel from
-what the lattice and the stencil return. Classes lie side by side in memory, in groups of 16.
+what the lattice and the stencil return. Classes lie side by side in memory, in groups of 32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cupola.semantics.crf.kernels import blur, classes_first, pixels_first, spla
 from cupola.semantics.crf.lattice import PIECES, Lattice, build_lattice, in_pieces
 from cupola.semantics.crf.settings import CrfSettings
 from cupola.semantics.crf.stencil import STENCIL_SIGMA, Stencil, no_stencil, spatial_stencil
-from cupola.semantics.crf.vectors import LANES
+from cupola.semantics.crf.vectors import HALF, LANES
 
 TILE = (32, 64)
 """Rows and columns of the tiles in whose order pixels are visited: their vertices fit the second cache."""
@@ -100,8 +100,8 @@ def mean_field(
     for _ in range(settings.steps):
         filter_classes(lattice, order, now, vertices, groups, offset, pool)
         in_pieces(
-            pool, update, count, order, lattice.corners, lattice.weights, vertices, stencil.weights, stencil.offsets,
-            stencil.kinds, width, logs, now, new, groups, offset,
+            pool, update, count, order, lattice.corners, lattice.weights, vertices, stencil.weights,
+            stencil.offsets * values, stencil.kinds, width, logs, now, new, groups, offset,
         )  # fmt: skip
         now, new = new, now
     del logs, new, vertices
@@ -132,8 +132,9 @@ def filter_classes(
 ) -> None:  # fmt: skip
     """Gives the classes to the vertices and blurs there. Writes `vertices`."""
     vertices.fill(0)
-    arguments = (order, lattice.corners, lattice.weights, classes, vertices, groups, offset)
-    for future in [pool.submit(splat, group, *arguments) for group in range(groups)]:
+    parts = groups * LANES // HALF
+    arguments = (order, lattice.corners, lattice.weights, classes, vertices, parts, offset)
+    for future in [pool.submit(splat, part, *arguments) for part in range(parts)]:
         future.result()
     for line in lattice.chains:
         starts = np.append(np.flatnonzero(line < 0), len(line))

@@ -1,4 +1,4 @@
-"""Sixteen float32 values as one value inside a Numba function: the machine's vector registers, written out.
+"""Thirty-two float32 values (or sixteen, where said) as one value inside a Numba function: the machine's vector registers, written out.
 
 Numba does not turn the loops over the classes into vector instructions by itself (several arrays that might overlap,
 and sums and maxima whose order it must keep). These few operations say so explicitly; LLVM maps them to whatever the
@@ -16,8 +16,10 @@ from numba.extending import models, register_model
 intrinsic: Any = extending.intrinsic
 """Its own type would count the typing context among the arguments of what it makes."""
 
-LANES = 16
-"""Values in a vector: one cache line (64 bytes) of float32."""
+LANES = 32
+"""Values in a vector."""
+HALF = 16
+"""Values in half a vector: one cache line (64 bytes) of float32."""
 LOG2_E = 1.4426950408889634
 LN_2_HIGH, LN_2_LOW = 0.693145751953125, 1.4286068203094172e-06
 """ln 2 in two parts, the first with few enough bits that whole multiples of it are exact in float32."""
@@ -38,19 +40,20 @@ _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 
 
 class Vector(types.Type):
-    """Numba's name for sixteen float32 values."""
+    """Numba's name for some float32 values."""
 
-    def __init__(self):
-        super().__init__(name=f"float32x{LANES}")
+    def __init__(self, lanes):
+        super().__init__(name=f"float32x{lanes}")
+        self.lanes = lanes
 
 
-vector = Vector()
+vector, half_vector = Vector(LANES), Vector(HALF)
 
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, _FLOATS)
+        super().__init__(manager, kind, ir.VectorType(_FLOAT, kind.lanes))
 
 
 def _constant(value):
@@ -69,13 +72,13 @@ def _call(builder, name, result, arguments):
 
 
 def _fused(builder, a, b, c):
-    return _call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, [a, b, c])
+    return _call(builder, f"llvm.fma.v{a.type.count}f32", a.type, [a, b, c])
 
 
-def _spread(builder, value):
+def _spread(builder, value, kind):
     """All values equal to a scalar."""
-    one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(_INT, 0))
-    return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), _whole(0))
+    nothing, first = ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_INT, kind.count), None)
+    return builder.shuffle_vector(builder.insert_element(nothing, value, ir.Constant(_INT, 0)), nothing, first)
 
 
 def _pointer(context, builder, signature, arguments, kind):
@@ -100,22 +103,29 @@ def _larger_of(builder, a, b):
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
+def _loaded(context, builder, signature, arguments):
+    kind = ir.VectorType(_FLOAT, signature.return_type.lanes)
+    return builder.load(_pointer(context, builder, signature, arguments, kind), align=4)
+
+
 @intrinsic
 def load(typing, array, index):
-    """The vector at array[index : index + 16]."""
+    """The vector at array[index : index + 32]."""
+    return vector(array, types.intp), _loaded
 
-    def generate(context, builder, signature, arguments):
-        return builder.load(_pointer(context, builder, signature, arguments, _FLOATS), align=4)
 
-    return vector(array, types.intp), generate
+@intrinsic
+def load_half(typing, array, index):
+    """The half vector at array[index : index + 16]."""
+    return half_vector(array, types.intp), _loaded
 
 
 @intrinsic
 def store(typing, array, index, values):
-    """array[index : index + 16] = values."""
+    """Writes a vector or half vector to array[index :]."""
 
     def generate(context, builder, signature, arguments):
-        builder.store(arguments[2], _pointer(context, builder, signature, arguments, _FLOATS), align=4)
+        builder.store(arguments[2], _pointer(context, builder, signature, arguments, arguments[2].type), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, values), generate
@@ -140,7 +150,7 @@ def repeat(typing, value):
     """A vector of one value."""
 
     def generate(context, builder, signature, arguments):
-        return _spread(builder, arguments[0])
+        return _spread(builder, arguments[0], _FLOATS)
 
     return vector(types.float32), generate
 
@@ -161,9 +171,9 @@ def add_scaled(typing, total, factor, values):
 
     def generate(context, builder, signature, arguments):
         total, factor, values = arguments
-        return _fused(builder, _spread(builder, factor), values, total)
+        return _fused(builder, _spread(builder, factor, values.type), values, total)
 
-    return vector(total, types.float32, values), generate
+    return total(total, types.float32, values), generate
 
 
 @intrinsic
@@ -178,7 +188,7 @@ def larger(typing, a, b):
 
 @intrinsic
 def largest(typing, values):
-    """The largest of the sixteen."""
+    """The largest of the values."""
 
     def generate(context, builder, signature, arguments):
         return _fold(builder, arguments[0], lambda a, b: _larger_of(builder, a, b))
@@ -188,7 +198,7 @@ def largest(typing, values):
 
 @intrinsic
 def total(typing, values):
-    """The sum of the sixteen, by halves."""
+    """The sum of the values, by halves."""
 
     def generate(context, builder, signature, arguments):
         return _fold(builder, arguments[0], builder.fadd)
