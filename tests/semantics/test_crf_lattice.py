@@ -79,8 +79,8 @@ def embedded(features):
     low, strides = packing(features)
     weights, keys = np.empty((count, d + 1), np.float32), np.empty(count, np.int64)
     corners = np.empty((count, d + 1), np.int64)
-    embed(0, count, features, axis_scales(d), low, strides, weights, keys)
-    corner_keys(0, count, np.arange(count, dtype=np.int32), features, axis_scales(d), low, strides, corners)
+    embed(0, count, features, tuple(axis_scales(d)), low, strides, weights, keys)
+    corner_keys(0, count, np.arange(count, dtype=np.int32), features, tuple(axis_scales(d)), low, strides, corners)
     return weights, keys, unpacked(corners, low, strides, d)
 
 

@@ -41,7 +41,7 @@ def _locate(feature, scale, position, cell, rank):
 
     Float32 throughout and in the published order: another rounding would put some pixels into another simplex.
     """
-    d = len(feature)
+    d = len(scale)
     running = np.float32(0)
     for j in range(d, 0, -1):
         scaled = feature[j - 1] * scale[j - 1]
@@ -82,10 +82,10 @@ def _return_to_plane(cell, rank, excess):
 def embed(start, stop, features, scale, low, strides, weights, keys):
     """Barycentric weights and simplex key of each point.
 
-    features: float32 n d; scale: float32 d; low, strides: int64 d, smallest cell and stride of each packed coordinate.
+    features: float32 n d; scale: d float32; low, strides: int64 d, smallest cell and stride of each packed coordinate.
     Writes weights (float32 n d+1) and keys (int64 n). Equal keys mean the same simplex.
     """
-    d = features.shape[1]
+    d = len(scale)
     position, cell, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.int64), np.empty(d + 1, np.int64)
     share = np.empty(d + 2, np.float32)
     for p in range(start, stop):
@@ -108,7 +108,7 @@ def embed(start, stop, features, scale, low, strides, weights, keys):
 @njit(cache=True, nogil=True, error_model="numpy")
 def corner_keys(start, stop, points, features, scale, low, strides, keys):
     """Vertex keys (int64 m d+1) of the simplices around some points (numbers, int32 m)."""
-    d = features.shape[1]
+    d = len(scale)
     position, cell, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.int64), np.empty(d + 1, np.int64)
     for s in range(start, stop):
         _return_to_plane(cell, rank, _locate(features[points[s]], scale, position, cell, rank))

@@ -90,7 +90,7 @@ def build_lattice(
     which only matters for speed.
     """
     count, d = features.shape
-    scale, (low, strides) = axis_scales(d), packing(features)
+    scale, (low, strides) = tuple(axis_scales(d)), packing(features)  # a tuple, so that d is known to the compiler
     weights, keys = np.empty((count, d + 1), np.float32), np.empty(count, np.int64)
     in_pieces(pool, embed, count, features, scale, low, strides, weights, keys)
     simplex_in_order, firsts, _ = number_keys(keys[order])

@@ -121,7 +121,7 @@ def kernels_of(
     bilateral = np.concatenate([near / np.float32(settings.bilateral_sigma), colours], axis=1)
     lattice = build_lattice(bilateral, order, settings.bilateral_weight, pool)
     if settings.spatial_sigma == STENCIL_SIGMA:
-        return lattice, spatial_stencil(height, width, settings.spatial_weight, pool)
+        return lattice, spatial_stencil(height, width, settings.spatial_weight)
     near /= np.float32(settings.spatial_sigma)
     return lattice.joined(build_lattice(near, order, settings.spatial_weight, pool)), no_stencil(height, width)
 
@@ -153,10 +153,13 @@ def log_probabilities(
 ) -> None:
     """Writes the clipped logarithms of some rows, pixel by pixel."""
     classes, _, width = probabilities.shape
-    rows = np.log(np.clip(probabilities[:, start:stop], np.float32(smallest), np.float32(1)))
-    part = logs[start * width : stop * width]
-    part[:, classes:] = IMPOSSIBLE
-    pixels_first(0, len(part), rows.reshape(classes, -1), part)
+    row = np.empty((classes, width), np.float32)
+    for y in range(start, stop):
+        np.clip(probabilities[:, y], np.float32(smallest), np.float32(1), out=row)
+        np.log(row, out=row)
+        part = logs[y * width : (y + 1) * width]
+        part[:, classes:] = IMPOSSIBLE
+        pixels_first(0, width, row, part)
 
 
 def tile_order(height: int, width: int) -> Int32[np.ndarray, "n"]:

@@ -8,8 +8,9 @@ than pixels.
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
@@ -25,6 +26,9 @@ NEGLIGIBLE = 1e-6
 """Share of the kernel's weight below which a tap is only rounding: where a pixel lies on a vertex."""
 BORDER = 2 * REACH
 """Rows near the border that have weights of their own: their taps reach rows whose normalisation the border changes."""
+
+CACHED = 4
+"""Stencils that are kept: frames of one video have one size. About 3 MB each at 1280 columns."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,15 @@ def no_stencil(height: int, width: int) -> Stencil:
     return Stencil(np.empty((1, width, 0), np.float32), np.empty(0, np.int64), np.zeros(height, np.int32))
 
 
-def spatial_stencil(height: int, width: int, weight: float, pool: Executor) -> Stencil:
+@lru_cache(maxsize=CACHED)
+def spatial_stencil(height: int, width: int, weight: float) -> Stencil:
     """The spatial kernel of sigma 1, normalised and times `weight`, read off the lattice of a strip with one row of
     every kind."""
     rows = min(height, 2 * BORDER + 1)
     y, x = np.divmod(np.arange(rows * width, dtype=np.int32), np.int32(width))
     features = np.stack([x, y], axis=1).astype(np.float32)
-    lattice = build_lattice(features, np.arange(rows * width, dtype=np.int32), weight, pool)
+    with ThreadPoolExecutor(1) as pool:
+        lattice = build_lattice(features, np.arange(rows * width, dtype=np.int32), weight, pool)
     matrix = filter_matrix(lattice)
     counts = matrix.data > NEGLIGIBLE * weight
     to, source, values = matrix.row[counts], matrix.col[counts], matrix.data[counts]

@@ -1,4 +1,5 @@
-"""Thirty-two float32 values (or sixteen, where said) as one value inside a Numba function: the machine's vector registers, written out.
+"""Thirty-two float32 values, or half of them, as one value inside a Numba function: the machine's vector registers,
+written out.
 
 Numba does not turn the loops over the classes into vector instructions by itself (several arrays that might overlap,
 and sums and maxima whose order it must keep). These few operations say so explicitly; LLVM maps them to whatever the
