@@ -174,6 +174,15 @@ def test_no_step_clips_and_normalises():
     )
 
 
+@pytest.mark.parametrize("sigma", [1.0, 3.0])
+def test_kernels_without_weight_change_nothing(sigma):
+    image, probabilities = scene(9, 16, 3)
+    off = CrfSettings(spatial_sigma=sigma, spatial_weight=0.0, bilateral_weight=0.0, steps=2)
+    np.testing.assert_allclose(
+        dense_crf(image, probabilities, off), dense_crf(image, probabilities, CrfSettings(steps=0)), atol=1e-6
+    )
+
+
 def test_threads_do_not_change_a_bit(monkeypatch):
     image, probabilities = scene(48, 70, 33)
     results = []
