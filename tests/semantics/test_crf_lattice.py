@@ -98,10 +98,10 @@ def test_every_point_lies_in_its_simplex(d, reach):
     remainders = np.broadcast_to(np.arange(d + 1)[:, None], vertices.shape)
     np.testing.assert_array_equal(vertices % (d + 1), remainders)
     assert np.abs(vertices - vertices[:, :1]).max() <= d  # no larger simplex around the point
-    assert weights.min() > -1e-4  # float32 on coordinates up to 1000; measured -3e-5
+    assert weights.min() > -1e-6  # measured -6e-8
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
     position = features @ plane_basis(d).T
-    np.testing.assert_allclose(np.einsum("nr,nri->ni", weights, vertices), position, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(np.einsum("nr,nri->ni", weights, vertices), position, atol=3e-4, rtol=0)  # measured 8e-5
 
 
 @pytest.mark.parametrize(("d", "reach"), [(2, 30), (5, 1), (5, 3)])
@@ -132,21 +132,21 @@ def test_chains_join_neighbours():
 
 @pytest.mark.parametrize("classes", [2, 17])
 def test_close_to_the_dense_mean_field(classes):
-    """The lattice approximates: mean difference of the marginals below 0.03; without the CRF it is far larger."""
+    """The lattice approximates. Measured: mean differences 0.0024 and 0.00006, of the probabilities 0.1 and 0.001."""
     image, probabilities = scene(16, 22, classes)
     truth, ours = dense_twin(image, probabilities, DENSE), dense_crf(image, probabilities, DENSE)
-    assert np.abs(ours - truth).mean() < 0.03
-    assert np.abs(ours - truth).mean() < np.abs(probabilities - truth).mean() / 3
+    assert np.abs(ours - truth).mean() < 0.005
+    assert np.abs(ours - truth).mean() < np.abs(probabilities - truth).mean() / 10
 
 
 @pytest.mark.parametrize("sigma", [1.0, 3.0])
 @pytest.mark.parametrize("size", [(20, 30), (1, 40), (40, 1), (1, 1), (13, 7), (14, 9)])
 def test_torch_equals_the_compiled_loops(size, sigma):
-    """At sigma 1 this also compares the stencil with the lattice that it replaces."""
+    """At sigma 1 this also compares the stencil with the lattice that it replaces. Measured 2e-7."""
     image, probabilities = scene(*size, 5)
     settings = CrfSettings(spatial_sigma=sigma, bilateral_sigma=20.0, colour_sigma=10.0, steps=3)
     ours = dense_crf(image, probabilities, settings)
-    np.testing.assert_allclose(torch_crf(image, probabilities, settings, torch.device("cpu")), ours, atol=2e-4)
+    np.testing.assert_allclose(torch_crf(image, probabilities, settings, torch.device("cpu")), ours, atol=2e-6)
     np.testing.assert_allclose(ours.sum(axis=0), 1, atol=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_order_of_the_classes_does_not_matter(order, classes):
     image, probabilities = scene(12, 15, classes)
     order = [k for k in order if k < classes]
     permuted = dense_crf(image, np.ascontiguousarray(probabilities[order]))
-    np.testing.assert_allclose(permuted, dense_crf(image, probabilities)[order], atol=1e-4)
+    np.testing.assert_allclose(permuted, dense_crf(image, probabilities)[order], atol=1e-6)
 
 
 def test_a_constant_image_with_equal_probabilities_stays():
