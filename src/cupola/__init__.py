@@ -9,8 +9,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CrfSettings": "cupola.semantics.crf",
     "Prediction": "cupola.prediction",
     "demo": "cupola.demonstration",
+    "dense_crf": "cupola.semantics.crf",
     "doctor": "cupola.diagnosis",
     "evaluate": "cupola.scoring",
     "inspect": "cupola.inspection",
