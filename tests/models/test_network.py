@@ -129,10 +129,10 @@ def test_prediction_keeps_the_mode_and_fits_the_asked_size():
     assert not network.backbone.training
 
 
-def test_zoom_looks_closer_but_answers_at_the_size_of_the_image():
+def test_small_images_are_enlarged_but_answered_at_their_size():
     image, _ = scene((96, 160))
-    plain = make(replace(tiny(), zoom=1.0))
-    zoomed = make(replace(tiny(), zoom=1.5))  # the same weights
+    plain = make(tiny())
+    zoomed = make(replace(tiny(), rows=144))  # the same weights
     seen = []
     zoomed.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
     (prediction,) = zoomed.predict([image], score_threshold=0.25)
@@ -142,6 +142,8 @@ def test_zoom_looks_closer_but_answers_at_the_size_of_the_image():
     (same,) = plain.predict([by_hand], score_threshold=0.25, output_sizes=[(96, 160)])
     assert torch.equal(prediction.semantic, same.semantic)
     assert torch.equal(prediction.masks, same.masks)
+    (large,), (as_it_is,) = (net.predict([by_hand], score_threshold=0.25) for net in (zoomed, plain))
+    assert torch.equal(large.semantic, as_it_is.semantic)
 
 
 def test_a_batch_predicts_what_single_images_do():

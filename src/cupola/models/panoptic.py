@@ -132,7 +132,7 @@ class PanopticNetwork(nn.Module):
         output_sizes: (height, width) of each result, the images' own by default.
         """
         outputs = [(image.shape[1], image.shape[2]) for image in images] if output_sizes is None else output_sizes
-        images = [_zoomed(image, self.settings.zoom) for image in images]
+        images = [_enlarged(image, self.settings.rows) for image in images]
         sizes: Sizes = [(image.shape[1], image.shape[2]) for image in images]
         with _evaluating(self):
             features = self.backbone(self.batch(images))
@@ -184,9 +184,10 @@ def _with_area(target: Target) -> Target:
     return Target(target.semantic, target.masks[good], target.boxes[good], target.classes[good], target.ignore)
 
 
-def _zoomed(image: Float[Tensor, "3 h w"], zoom: float) -> Float[Tensor, "3 _ _"]:
-    """The image, both sides times `zoom`."""
-    return _resized(image, (round(image.shape[1] * zoom), round(image.shape[2] * zoom)))
+def _enlarged(image: Float[Tensor, "3 h w"], rows: int) -> Float[Tensor, "3 _ _"]:
+    """The image, with at least so many rows."""
+    height, width = image.shape[1:]
+    return image if height >= rows else _resized(image, (rows, round(width * rows / height)))
 
 
 def _resized(logits: Float[Tensor, "k h w"], size: tuple[int, int]) -> Float[Tensor, "k _ _"]:

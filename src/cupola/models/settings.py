@@ -140,11 +140,11 @@ class MergeSettings:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The whole network; the defaults are the paper's. zoom: images are enlarged by it for prediction (what
-    is marked is mostly large, so this lets small objects be found too); fpn_channels: of P2 to P6; separable: the 3x3
+    """The whole network; the defaults are the paper's. rows: images of fewer rows are enlarged to so many
+    for prediction (what is marked in them is mostly large, and so small objects are found too; 0 = none is); fpn_channels: of P2 to P6; separable: the 3x3
     convolutions of pyramid and heads are depthwise and pointwise ones (not those of the layout `per_level`)."""
 
-    zoom: float = 1.0
+    rows: int = 0
     trunk: TrunkSettings = TrunkSettings()
     fpn_channels: int = 256
     separable: bool = False
@@ -169,7 +169,7 @@ def small() -> NetworkSettings:
     units they, with faster pooling and matching, cut a step from 1.9 to 0.85 processor seconds (benchmarks/network.py).
     """
     return NetworkSettings(
-        zoom=1.5,
+        rows=288,
         trunk=TrunkSettings("basic", stem=24, blocks=(2, 2, 2, 2), widths=(24, 48, 96, 160)),
         fpn_channels=64,
         separable=True,
@@ -197,11 +197,11 @@ def small() -> NetworkSettings:
 
 
 def tiny() -> NetworkSettings:
-    """For tests and CI: `small` with a quarter of its widths, and images as they are."""
+    """For tests and CI: `small` with a quarter of its widths, and no image is enlarged."""
     base = small()
     return replace(
         base,
-        zoom=1.0,
+        rows=0,
         trunk=TrunkSettings("basic", stem=16, blocks=(1, 1, 1, 1), widths=(16, 24, 32, 48)),
         fpn_channels=24,
         rpn=replace(
