@@ -140,9 +140,12 @@ class MergeSettings:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The whole network; the defaults are the paper's. rows: images of fewer rows are enlarged to so many
-    for prediction (what is marked in them is mostly large, and so small objects are found too; 0 = none is); fpn_channels: of P2 to P6; separable: the 3x3
-    convolutions of pyramid and heads are depthwise and pointwise ones (not those of the layout `per_level`)."""
+    """The whole network; the defaults are the paper's.
+
+    rows: images of fewer rows are enlarged to so many for prediction, 0 = none is (what is marked in small images is
+    mostly large, and so small objects are found too); fpn_channels: of P2 to P6; separable: the 3x3 convolutions of
+    pyramid and heads are depthwise and pointwise ones (not those of the layout `per_level`).
+    """
 
     rows: int = 0
     trunk: TrunkSettings = TrunkSettings()
