@@ -343,6 +343,21 @@ def test_deep_nesting_is_one_sentence(tmp_path):
         read_checkpoint(tmp_path / "deep.pkl")
 
 
+@pytest.mark.parametrize("kind", ["bytes", "bytearray"])
+def test_a_number_is_not_made_into_so_many_zeros(tmp_path, kind):
+    path = tmp_path / "zeros.pkl"
+    path.write_bytes(b"cbuiltins\n" + kind.encode() + b"\n(I1000000000000\ntR.")
+    with pytest.raises(CheckpointError, match="damaged|cannot be read|no checkpoint"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_bytearrays_come_back_as_bytes(tmp_path, protocol):
+    path = tmp_path / "bytes.pkl"
+    path.write_bytes(pickle.dumps([b"", b"\xff\0a", bytearray(b"\xe9\0")], protocol))
+    assert read_checkpoint(path) == [b"", b"\xff\0a", b"\xe9\0"]
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pt does not exist"):
         read_checkpoint(tmp_path / "none.pt")

@@ -120,6 +120,11 @@ def _encode(text: str, encoding: str = "latin-1") -> bytes:
     return text.encode(encoding)
 
 
+def _bytes(content: Any = b"", encoding: str = "latin-1") -> bytes:
+    """Bytes from bytes or text; never from a number, which would be as many zeros as the file likes."""
+    return _encode(content, encoding) if isinstance(content, str) else bytes(_of_type(content, bytes))
+
+
 def _mapping(*pairs: Any) -> dict[Any, Any]:
     return dict(pairs[0]) if pairs and isinstance(pairs[0], (dict, list)) else {}
 
@@ -130,8 +135,8 @@ def _set(elements: Any = ()) -> set[Any]:
 
 BUILDERS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": _encode,
-    "builtins.bytes": lambda *content: bytes(*map(bytes, content)),
-    "builtins.bytearray": lambda *content: bytes(*map(bytes, content)),
+    "builtins.bytes": _bytes,
+    "builtins.bytearray": _bytes,
     "builtins.frozenset": _set,
     "builtins.set": _set,
     "collections.OrderedDict": _mapping,
