@@ -45,7 +45,7 @@ class DemoSize:
 
 
 SIZES = {
-    "small": DemoSize(sequences=100, held_out=30, frames=3, height=192, width=384, network="small", steps=560),
+    "small": DemoSize(sequences=100, held_out=30, frames=3, height=192, width=384, network="small", steps=600),
     "tiny": DemoSize(sequences=12, held_out=3, frames=3, height=128, width=256, network="tiny", steps=100),
 }
 """`small` fits ten minutes of two cores: many streets of few frames, since 120 frames taught as much as 480
