@@ -15,19 +15,7 @@ from jaxtyping import Bool, Float32
 from cupola.semantics.offline import Described, OfflineModel, OfflineSemantics
 from cupola.types import SemanticMap, StereoFrame
 
-__all__ = ["Backbone", "Described", "OfflineModel", "OfflineSemantics", "SemanticSegmenter"]
-
-
-@runtime_checkable
-class Backbone(Protocol):
-    """Features of the left image."""
-
-    def __call__(
-        self, frame: StereoFrame, disparity: Float32[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"]
-    ) -> Float32[np.ndarray, "c rows columns"]:
-        """Features on a grid that covers the image, one cell a pixel or a patch. disparity: positive [px], read only
-        where `valid`."""
-        ...
+__all__ = ["Described", "OfflineModel", "OfflineSemantics", "SemanticSegmenter"]
 
 
 @runtime_checkable
