@@ -14,7 +14,6 @@ from cupola.semantics.backbones.settings import (
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
     BackboneSettings,
-    Level,
     VitSizes,
 )
 
@@ -43,7 +42,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device) -> Backbone:
     return backbone.eval().requires_grad_(False).to(device)
 
 
-def random_backbone(architecture: str, seed: int, level: Level = 3, **sizes: int) -> Backbone:
+def random_backbone(architecture: str, seed: int, level: int = 3, **sizes: int) -> Backbone:
     """A backbone of random weights on the CPU, frozen, in evaluation mode: for tests and for measuring time.
 
     sizes: fields of `VitSizes` that differ from the published ones. Leaves torch's own random numbers alone.
@@ -55,7 +54,7 @@ def random_backbone(architecture: str, seed: int, level: Level = 3, **sizes: int
         return _built(architecture, level, **sizes).eval().requires_grad_(False)
 
 
-def _built(architecture: str, level: Level, **sizes: int) -> Backbone:
+def _built(architecture: str, level: int, **sizes: int) -> Backbone:
     from dataclasses import replace
 
     from cupola.semantics.backbones.networks import DinoResnet, DinoVit, TimmBackbone

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torchvision.models import resnet50
 
 from cupola.errors import ConfigError
-from cupola.semantics.backbones.settings import IMAGENET_DEVIATION, IMAGENET_MEAN, Level, VitSizes
+from cupola.semantics.backbones.settings import IMAGENET_DEVIATION, IMAGENET_MEAN, VitSizes
 
 POSITION_OFFSET = 0.1
 """Added to the number of cells in the scale that positions are interpolated with: DINO's guard against rounding, which
@@ -77,7 +77,8 @@ class DinoVit(nn.Module):
 
     def positions(self, rows: int, columns: int) -> Float32[Tensor, "n c"]:
         """The table of positions at another size, the class token's first; as stored only where the size is equal."""
-        table, side = self.network.pos_embed[0], self.sizes.grid
+        table: Tensor = self.network.pos_embed[0]
+        side = self.sizes.grid
         if (rows, columns) == (side, side):
             return table
         with torch.autocast(table.device.type, enabled=False):
@@ -97,7 +98,7 @@ class DinoResnet(nn.Module):
 
     kind: ClassVar[str] = "dino_resnet50"
 
-    def __init__(self, level: Level) -> None:
+    def __init__(self, level: int) -> None:
         super().__init__()
         self.level, self.patch, self.channels = level, 2 ** (level + 1), 2 ** (level + 7)
         self.network = resnet50(weights=None)
@@ -112,7 +113,7 @@ class DinoResnet(nn.Module):
         require_multiples(images, self.patch)
         network = self.network
         with half_precision(images):
-            features = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+            features: Tensor = network.maxpool(network.relu(network.bn1(network.conv1(images))))
             for group in (network.layer1, network.layer2, network.layer3, network.layer4)[: self.level]:
                 features = group(features)
         return features.float()
@@ -131,12 +132,7 @@ class TimmBackbone(nn.Module):
         self.shift: Tensor
         self.channels = int(self.network.num_features)
         self.prefix = int(getattr(self.network, "num_prefix_tokens", 0))
-        patches = getattr(getattr(self.network, "patch_embed", None), "patch_size", None)
-        steps = getattr(self.network, "feature_info", None)
-        if self.prefix or steps is None:
-            self.patch = int(patches[0])
-        else:
-            self.patch = int(steps[-1]["reduction"])
+        self.patch = int(self.network.feature_info[-1]["reduction"])
         about: Any = getattr(self.network, "pretrained_cfg", {})
         # Some networks are trained with another mean and deviation than ImageNet's, which images come with.
         mean, deviation = (about.get(key, default) for key, default in _NORMALISATION.items())

@@ -6,12 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
 
 from cupola.errors import ConfigError
-
-Level = Literal[2, 3, 4]
-"""Group of blocks of a ResNet."""
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the channels of ImageNet, RGB in [0, 1]: what DINO was trained with (spec-stage1 5.1)."""
@@ -58,7 +54,7 @@ class BackboneSettings:
 
     architecture: str = "dino_vitb8"
     weights: Path | None = None
-    level: Level = 3
+    level: int = 3
 
     def __post_init__(self) -> None:
         known = (*DINO_VITS, DINO_RESNET)
