@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from cupola.semantics.backbones import normalised
 from cupola.semantics.depthg.checkpoint import read_depthg
-from cupola.semantics.depthg.inference import codes, depth_weight, high_scores, low_scores, predict, resized
+from cupola.semantics.depthg.inference import codes, crf_image, depth_weight, high_scores, low_scores, predict, resized
 from cupola.semantics.depthg.layout import windows
 from cupola.semantics.depthg.settings import DepthgSettings
 
@@ -291,3 +291,10 @@ def test_weights_of_single_disparities(second):
     scale = float(content["alpha/focal_times_baseline"])
     found = depth_weight(disparity, np.ones(disparity.shape, bool), scale, "published")
     np.testing.assert_allclose(found[0], content["alpha/alpha"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["flat", "sharp", "noise", "hard", "street"])
+def test_bytes_that_the_crf_sees(shared, name):
+    with np.load(shared / "parity" / "crf.npz") as content:
+        found = crf_image(content[f"{name}/image"], "published")
+        assert np.array_equal(found, content[f"{name}/image_used_bgr"])
