@@ -4,7 +4,7 @@ config.yaml            the command that made it
 manifest.json          data set, parts, settings, the keys of all frames
 frames.jsonl           a line a finished (or failed) frame
 timings.jsonl          seconds each part took, a line a frame
-semantics_model.npz    the fitted pseudo classes
+semantics_model.npz    the fitted pseudo classes, or which file of weights holds them
 instances/KEY.png      16 bit: 0 = none, 1.. = moving objects
 semantics/KEY.png      8 bit: pseudo class, 255 = unknown (before alignment)
 parts/KEY.png          16 bit: the finer class that each pixel's pseudo class is made of, 65535 = unknown
@@ -92,7 +92,7 @@ class LabelStore:
         if manifest.get("format") != FORMAT:
             raise StoreError(f"{path} is in store format {manifest.get('format')}, not {FORMAT}; make it again")
         if not (path / PANOPTIC_INDEX).is_file():
-            raise StoreError(f"{path} is not finished; run its `cupola pseudo-label` command again")
+            raise StoreError(f"{path} is not finished; run the command that was making it again")
         statistics = read_json(path / STATISTICS)
         entries = read_frames(path)
         try:
@@ -192,7 +192,7 @@ class LabelStore:
         run = self.run
         facts = {"data": f"{run['data']} ({run['layout']}, scale {run['scale']})", "frames": str(len(self.keys))}
         facts |= {part: str(run["parts"][part]["name"]) for part in run["parts"]}
-        facts["seed"] = str(run["seed"])
+        facts |= {"seed": str(run["seed"])} if "seed" in run else {}
         facts["fusion"] = ", ".join(f"{name} {value}" for name, value in plain(self.rule.settings).items())
         if self.failures:
             facts["failed frames"] = ", ".join(f"{failure.key}: {failure.reason}" for failure in self.failures[:5])
