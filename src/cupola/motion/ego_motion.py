@@ -11,7 +11,6 @@ import numpy as np
 from cupola.motion.cells import find_clusters
 from cupola.motion.edges import reshaped
 from cupola.motion.objects import MovingObject, find_objects
-from cupola.motion.outlines import outlined
 from cupola.motion.proof import proven
 from cupola.motion.scene import Scene, observe
 from cupola.motion.search import with_large_motions
@@ -41,10 +40,10 @@ class EgoMotionSegmenter:
         scene = with_large_motions(scene, images, rng)
         found = (reshaped(scene, images, one) for one in find_objects(scene, find_clusters(scene)))
         objects = [one for one in found if one is not None and proven(scene, images, one)]
-        return _instances(scene, clip, objects[: self.max_objects])
+        return _instances(scene, objects[: self.max_objects])
 
 
-def _instances(scene: Scene, clip: StereoClip, objects: list[MovingObject]) -> Instances:
+def _instances(scene: Scene, objects: list[MovingObject]) -> Instances:
     """Objects as instances; the score says how far the evidence lies above the least that starts an object."""
     if not objects:
         return Instances.empty(*scene.size)
@@ -53,5 +52,4 @@ def _instances(scene: Scene, clip: StereoClip, objects: list[MovingObject]) -> I
     for motion, one in zip(motions, objects, strict=True):
         motion[:3] = scene.motion(one.velocity)
     scores = (significance / (significance + 18.0)).astype(np.float32)
-    masks = outlined(clip.first.left, np.stack([one.mask for one in objects]), scene.scale)
-    return Instances(masks, scores, motions)
+    return Instances(np.stack([one.mask for one in objects]), scores, motions)

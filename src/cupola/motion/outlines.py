@@ -7,10 +7,13 @@ image: what has the colour of the ground beside it goes back to the ground.
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from cupola.motion.scene import REFERENCE_PIXELS
 from cupola.semantics.crf import CrfSettings, dense_crf
 
 SOFTNESS = 3.8
@@ -30,14 +33,13 @@ MARGIN = 3.0
 """An object is looked at with this many reaches of what is around it."""
 
 
-def outlined(
-    image: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "n h w"], scale: float
-) -> Bool[np.ndarray, "n h w"]:
+def outlined(image: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
     """Masks whose borders follow the image; where two meet, the more probable one has the pixel.
 
-    scale: side of this image over KITTI's. A mask of which hardly anything is left is kept as it was: the CRF has then
+    A mask of which hardly anything is left is kept as it was: the CRF has then
     taken the object for background.
     """
+    scale = math.sqrt(image.shape[0] * image.shape[1] / REFERENCE_PIXELS)
     settings = CrfSettings(
         spatial_weight=0.0, bilateral_sigma=REACH * scale, colour_sigma=COLOUR, bilateral_weight=WEIGHT, steps=STEPS
     )
