@@ -19,10 +19,11 @@ from cupola.cli import main
 from cupola.errors import ConfigError, DiskError, StoreError, TrainingError
 from cupola.models import PanopticNetwork, load_network, tiny
 from cupola.pseudo_labels import LabelStore
+from cupola.runs.metrics import read_metrics
 from cupola.training import BootstrapSettings, OptimizerSettings, SelfLabelSettings, train
 from cupola.training.loop import Plan, learning_rate, make_optimizer
 from cupola.training.sampler import BatchSettings
-from cupola.training.state import STATE, Progress, read_metrics
+from cupola.training.state import STATE, Progress
 
 SETTINGS = BootstrapSettings(batch=2, checkpoint_seconds=0.0, self_labels=SelfLabelSettings(score=0.26))
 """A state after every step; a network of two steps is sure of nothing, so self-labels take what they get."""

@@ -8,27 +8,28 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from lightning_fabric import Fabric
 
-from cupola.config import plain, save_config
 from cupola.diagnosis import installed_versions
-from cupola.errors import ConfigError, StoreError
+from cupola.errors import ConfigError
 from cupola.models import PRESETS, NetworkSettings, PanopticNetwork, load_network, save_network
 from cupola.models.checkpoint import CARD
 from cupola.pseudo_labels import LabelStore
+from cupola.runs.directory import claim
+from cupola.runs.metrics import read_metrics
 from cupola.training.augment import AugmentSettings
 from cupola.training.copy_paste import CopyPasteSettings
 from cupola.training.data import load_data, require_same_data
 from cupola.training.loop import OptimizerSettings, Plan, run_training
 from cupola.training.sampler import BatchSettings
 from cupola.training.self_labels import SelfLabelSettings
-from cupola.training.state import read_metrics, remove_state
+from cupola.training.state import remove_state
 
 LAST_STEPS = 50
 """The losses told at the end are means over this many last steps."""
 
-CONFIG = "config.yaml"
+MAY_DIFFER = ("labels", "out", "device")
+"""Arguments that may change between two parts of a run: the labels' content is compared instead of their place."""
 NO_LOSS = ("step", "gradient", "learning_rate", "seconds")
 """Entries of a line of metrics.jsonl that are no losses."""
 
@@ -127,9 +128,9 @@ def train(
         raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
     fabric = _fabric(device, settings.precision)
     store = LabelStore.open(labels)
-    _claim(
-        out, labels=labels, out=out, network=network, steps=steps, settings=settings, seed=seed, device=device,
-        time_limit=time_limit,
+    claim(
+        out, MAY_DIFFER, labels=labels, out=out, network=network, steps=steps, settings=settings, seed=seed,
+        device=device, time_limit=time_limit,
     )  # fmt: skip
     paste = settings.copy_paste
     data = load_data(store, skip_empty=settings.skip_empty, min_side=paste.min_side, bank_size=paste.bank, seed=seed)
@@ -172,38 +173,6 @@ def _fabric(device: Device, precision: Precision) -> Fabric:
     )
     fabric.launch()
     return fabric
-
-
-def _claim(directory: Path, **arguments: Any) -> None:
-    """Writes config.yaml, or checks that the one that is there asks for the same. Raises `StoreError`.
-
-    Where labels and results lie and which device runs may differ: the labels' content is compared instead.
-    """
-    path = directory / CONFIG
-    if not path.is_file():
-        save_config(path, **arguments)
-        return
-    try:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        before = _flat(before if isinstance(before, dict) else {})
-    except (OSError, yaml.YAMLError) as error:
-        raise StoreError(f"{path} cannot be read; delete {directory} or choose another --out") from error
-    now = _flat({name: value for name, value in plain(arguments).items() if name not in ("labels", "out", "device")})
-    for name, value in now.items():
-        if name not in before or before[name] != value:
-            there = before.get(name, "no such setting")
-            raise StoreError(
-                f"{directory} holds a run of other settings ({name}: {there} there, {value} now); choose another "
-                "--out, or delete it to begin anew"
-            )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _initial(settings: NetworkSettings, store: LabelStore, seed: int) -> PanopticNetwork:

@@ -7,14 +7,9 @@ weights, optimiser, self-labels and the step.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 import torch
 from lightning_fabric import Fabric
@@ -23,6 +18,8 @@ from torch import nn
 from cupola.errors import ConfigError, TrainingError
 from cupola.models import PanopticNetwork
 from cupola.progress import progress
+from cupola.runs.metrics import Metrics
+from cupola.runs.signals import stopping
 from cupola.training.data import TrainingData, require_same_data
 from cupola.training.sampler import Batches, BatchSettings, network_generator
 from cupola.training.self_labels import (
@@ -33,7 +30,7 @@ from cupola.training.self_labels import (
     read_self_labels,
     write_self_labels,
 )
-from cupola.training.state import Metrics, Progress, load_state, save_state
+from cupola.training.state import Progress, load_state, save_state
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -122,7 +119,7 @@ def run_training(
     network.train()
     bar = progress(iter(()), "training", total=plan.steps, done=done.step)
     clock = saved = time.perf_counter()
-    with bar, _stopping() as stop, Batches(learnt, plan.batches) as batches:
+    with bar, stopping() as stop, Batches(learnt, plan.batches) as batches:
         while plan.share(done) < 1:
             if plan.rounds_due(done) > done.rounds:
                 done = replace(done, rounds=plan.rounds_due(done))
@@ -175,24 +172,3 @@ def _require_finite(values: dict[str, float], step: int, keys: tuple[str, ...]) 
             f"the {what} is not finite at step {step} (frames {', '.join(keys)}); the last saved state is kept: lower "
             "--settings.optimizer.learning_rate and train into another --out"
         )
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step is finished and saved; a second SIGINT stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may catch signals
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
