@@ -16,6 +16,7 @@ _HOMES = {
     "doctor": "cupola.diagnosis",
     "evaluate": "cupola.scoring",
     "inspect": "cupola.inspection",
+    "learn_semantics": "cupola.semantics.learning",
     "load": "cupola.prediction",
     "open_dataset": "cupola.data",
     "predict": "cupola.prediction",

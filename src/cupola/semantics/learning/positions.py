@@ -35,7 +35,8 @@ def read_nearest(
 ) -> Shaped[np.ndarray, "n"]:
     """Values of the cells nearest to the positions: for depth, which must not be mixed across an edge."""
     row, column = np.rint(positions).astype(np.int64).T
-    return grid[row, column]
+    values: Shaped[np.ndarray, "n"] = grid[row, column]
+    return values
 
 
 def farthest_points(
@@ -65,14 +66,18 @@ def far_positions(
 ) -> Float32[np.ndarray, "n 2"]:
     """Cells that are the farthest points of the back-projected depth [m], from a random start.
 
-    points: NaN where unknown. Where fewer than `count` cells are known, random positions make up the rest.
+    points: NaN where unknown. Cells of unknown depth (the sky) get the share of the positions that they are of all
+    cells, at random, so that they are not forgotten; so do all positions beyond the number of cells.
     """
     rows, columns = points.shape[1:]
     flat = np.ascontiguousarray(points.reshape(3, -1).T)
     known = np.isfinite(flat).all(1)
-    found = np.zeros((0, 2), np.float32)
+    chosen = np.zeros(0, np.int64)
     if known.any():
         start = int(rng.choice(np.flatnonzero(known)))
-        chosen = farthest_points(flat, known, count, start)
-        found = np.stack(np.divmod(chosen, columns), 1).astype(np.float32)
+        chosen = farthest_points(flat, known, round(count * known.mean()), start)
+    others = np.flatnonzero(~known)
+    unknown = rng.choice(others, min(count - len(chosen), len(others)), replace=False)
+    cells = np.concatenate([chosen, unknown])
+    found = np.stack(np.divmod(cells, columns), 1).astype(np.float32)
     return np.concatenate([found, random_positions(rows, columns, count - len(found), rng)])

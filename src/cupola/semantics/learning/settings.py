@@ -22,8 +22,8 @@ class TermSettings:
         shift: likeness above which codes are pulled together, and below which apart.
     """
 
-    weight: float
-    shift: float
+    weight: float = 1.0
+    shift: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):
@@ -83,7 +83,8 @@ class SmallRecipe:
         side: of the square views [px]; rounded down to whole cells of the backbone.
         positions: where a view is looked at: this number squared of positions.
         sampling: random positions, or the farthest points of the depth.
-        neighbours: the positive of a view is one of this many views most like it, of other images.
+        neighbours: the positive of a view is one of this many views most like it ...
+        neighbours_from: ... of other images, or (where there are many short sequences) of other sequences.
         negatives: permutations of the batch that serve as negatives.
         intra: the term of a view with itself.
         inter: the term of a view with its positive.
@@ -107,6 +108,7 @@ class SmallRecipe:
     positions: int = 11
     sampling: Literal["random", "farthest"] = "random"
     neighbours: int = 7
+    neighbours_from: Literal["images", "sequences"] = "images"
     negatives: int = 5
     intra: TermSettings = TermSettings(0.95, 0.39)
     inter: TermSettings = TermSettings(1.02, 0.25)
