@@ -14,7 +14,7 @@ from torch import Tensor
 from cupola.semantics.learning.pairing import derangement, views_of_step
 from cupola.semantics.learning.positions import far_positions, random_positions, read_bilinear, read_nearest
 from cupola.semantics.learning.settings import SmallRecipe
-from cupola.semantics.learning.store import ViewStore
+from cupola.semantics.learning.store import COMPUTE_ALONE, ViewStore
 
 ORDER, BATCH, DROPOUT = 0, 1, 2
 """What a stream of random numbers is for: the order of views, the draws of a batch, the channels left out."""
@@ -75,7 +75,7 @@ class Batches:
 
     def ahead(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps `first` .. `last` - 1, each made while the one before is learnt from."""
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        with ThreadPoolExecutor(1, "batches", *COMPUTE_ALONE) as pool:
             waiting = pool.submit(self.at, first)
             for step in range(first, last):
                 batch = waiting.result()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Float16, Float32, Float64, UInt8
 
 from cupola.correspondence import CorrespondenceProvider
@@ -27,14 +28,15 @@ from cupola.semantics.learning.settings import CROPS
 from cupola.semantics.learning.views import Square, five_squares, view_image, view_points
 
 if TYPE_CHECKING:
-    import torch
-
     from cupola.semantics.backbones.networks import Backbone
 
 FREE_SHARE = 0.8
 """At most this share of the free disk is filled with features."""
 
 FLOAT16_BYTES = 2
+
+COMPUTE_ALONE = (torch.set_num_threads, (1,))
+"""How a thread of a pool begins: what it computes is not spread over others, so their number changes no bit of it."""
 
 SMALLEST_DEVIATION = 1e-6
 """Features that vary less are constant."""
@@ -89,8 +91,6 @@ class Eye:
 
     def look(self, image: UInt8[np.ndarray, "h w 3"], square: Square) -> Float16[np.ndarray, "rows columns c"]:
         """Features of one view of an image. Views pass one by one, so that a result depends on no other view."""
-        import torch
-
         view = normalised(view_image(image, square, self.cells * self.backbone.patch))
         with torch.inference_mode():
             features = self.backbone(torch.from_numpy(view)[None].to(self.device))[0]
@@ -133,7 +133,7 @@ def prepare_views(eye: Eye, records: Sequence[FrameRecord], gigabytes: float, wo
         if not eye.facts_file(record).is_file() or (keep and not eye.feature_file(record).is_file())
     ]
     failed: dict[str, str] = {}
-    with ThreadPoolExecutor(workers, thread_name_prefix="views") as pool:
+    with ThreadPoolExecutor(workers, "views", *COMPUTE_ALONE) as pool:
         reasons = pool.map(lambda record: eye.prepare(record, keep), todo)
         try:
             bar = progress(reasons, "features", len(records), len(records) - len(todo))

@@ -64,5 +64,5 @@ def view_points(
     ordered, count = np.sort(blocks, axis=-1), np.isfinite(blocks).sum(-1)
     median = np.take_along_axis(ordered, np.maximum(count - 1, 0)[..., None] // 2, axis=-1)[..., 0]
     scale = cells / square.side
-    calibration = frame.calibration.cropped(square.left, square.top).resized(scale, scale)
+    calibration = frame.calibration.cropped(float(square.left), float(square.top)).resized(scale, scale)
     return points_from_disparity(median * np.float32(scale), calibration)
