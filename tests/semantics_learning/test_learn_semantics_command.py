@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 
-import cupola
 import cupola.semantics.learning.loop as loop_module
 from cupola.cli import main
 from cupola.errors import ConfigError, DataError, StoreError, TrainingError
@@ -18,6 +17,7 @@ from cupola.io import write_rgb
 from cupola.runs.metrics import read_metrics
 from cupola.semantics.backbones import BackboneSettings, normalised, random_backbone
 from cupola.semantics.depthg.checkpoint import read_depthg
+from cupola.semantics.depthg.head import ClusterProbe, DepthgHead
 from cupola.semantics.learning import DepthSettings, SmallRecipe, learn_semantics
 from cupola.semantics.learning.learner import Learner
 
@@ -25,7 +25,15 @@ BACKBONE = BackboneSettings("test_vit")
 """Timm's smallest transformer: 64 channels, cells of 16 px."""
 
 SETTINGS = SmallRecipe(
-    classes=5, code_channels=8, steps=6, batch=6, side=80, positions=4, negatives=2, checkpoint_seconds=0.0
+    classes=5,
+    code_channels=8,
+    steps=6,
+    batch=6,
+    side=80,
+    positions=4,
+    negatives=2,
+    standardise=True,
+    checkpoint_seconds=0.0,
 )
 """A state after every step; the probe begins after the third."""
 
@@ -118,7 +126,7 @@ def test_head_and_probe_have_been_learnt(whole, rig, tmp_path):
 
 def test_the_features_scale_is_put_into_the_head():
     torch.manual_seed(0)
-    head, probe = cupola.semantics.depthg.head.DepthgHead(6, 3), cupola.semantics.depthg.head.ClusterProbe(4, 3)
+    head, probe = DepthgHead(6, 3), ClusterProbe(4, 3)
     learner = Learner(head, probe, torch.randn(6), torch.rand(6) + 0.1)
     features = torch.randn(2, 5, 6)
     expected = learner.codes(learner.standardised(features))
@@ -264,6 +272,6 @@ def test_help_explains_the_recipe(capsys):
     with pytest.raises(SystemExit):
         main(["learn", "semantics", "--help", "--settings", "cityscapes"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "one of small, cityscapes (default: small)" in shown
+    assert "one of small, cityscapes, depth-only (default: small)" in shown
     assert "batches to learn from. (type: int, default: 2334)" in shown
     assert "the positive of a view is one of this many views" in shown

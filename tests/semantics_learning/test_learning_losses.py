@@ -188,6 +188,10 @@ def test_the_depth_terms_schedule_counts_batches():
         ({"batch": 1}, "settings.batch must be at least 2"),
         ({"dropout": 1.0}, r"settings.dropout must lie in \[0, 1\)"),
         ({"learning_rate": 0.0}, "settings.learning_rate must be positive"),
+        (
+            dict.fromkeys(("intra", "inter", "negative", "depth"), TermSettings(0.0)) | {"depth": DepthSettings(0.0)},
+            "nothing to learn",
+        ),
         ({"steps": 0}, "settings.steps must be at least 1"),
     ],
 )

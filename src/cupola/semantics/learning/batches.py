@@ -70,7 +70,7 @@ class Batches:
         if self.settings.sampling == "farthest":
             positions = far_positions(points, count, rng)
         else:
-            positions = random_positions(*points.shape[1:], count, rng)
+            positions = random_positions(points.shape[1], points.shape[2], count, rng)
         return read_bilinear(self.store.features(view), positions), read_nearest(points[2], positions)
 
     def ahead(self, first: int, last: int) -> Iterator[Batch]:

@@ -52,7 +52,7 @@ NO_TRUTH = (
 
 RANDOM = (
     "the backbone has random weights (no --backbone.weights given): its features know colour and texture but nothing "
-    "of what DINO knows, so expect pseudo classes of that kind; docs/learn-semantics.md tells how much that is"
+    "of what DINO knows; expect pseudo classes of that kind, and take --settings depth-only (docs/learn-semantics.md)"
 )
 
 
@@ -104,7 +104,8 @@ def learn_semantics(
         backbone: the frozen network, and the file of its weights; without a file it has random weights, which is good
             for trying things out only.
         correspondence: method of the disparity, by name, and its settings.
-        settings: the recipe, small (minutes on a laptop) or cityscapes (the published one), and what differs from it.
+        settings: the recipe, small (minutes on a laptop), cityscapes (the published one) or depth-only (for a backbone
+            of random weights), and what differs from it.
         limit: at most this many images, the first ones.
         every: take every K-th image.
         seed: of all random draws.

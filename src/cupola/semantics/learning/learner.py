@@ -77,14 +77,14 @@ class Learner(nn.Module):
 
     def folded(self) -> DepthgHead:
         """The head for features as they come from the backbone: their scale is put into its first layers."""
-        head = DepthgHead(len(self.centre), self.head.cluster1[0].out_channels)
-        head.load_state_dict(self.head.state_dict())
-        with torch.no_grad():
-            for layer in (head.cluster1[0], head.cluster2[0]):
-                weight = layer.weight.double() / self.deviation.cpu().double()[None, :, None, None]
-                shift = (weight[..., 0, 0] * self.centre.cpu().double()).sum(1)
-                layer.bias.copy_(layer.bias.double() - shift)
-                layer.weight.copy_(weight)
+        state = {name: value.detach().cpu() for name, value in self.head.state_dict().items()}
+        centre, deviation = self.centre.cpu().double(), self.deviation.cpu().double()
+        for layer in ("cluster1.0", "cluster2.0"):
+            weight = state[f"{layer}.weight"].double() / deviation[None, :, None, None]
+            state[f"{layer}.bias"] = (state[f"{layer}.bias"].double() - weight[:, :, 0, 0] @ centre).float()
+            state[f"{layer}.weight"] = weight.float()
+        head = DepthgHead(len(centre), len(state["cluster1.0.bias"]))
+        head.load_state_dict(state)
         return head
 
 

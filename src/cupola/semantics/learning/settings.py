@@ -1,4 +1,4 @@
-"""How the head and the probe are learnt: two recipes with the same settings (spec-stage1 5.5)."""
+"""How the head and the probe are learnt: three recipes with the same settings (spec-stage1 5.5)."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class DepthSettings:
 
 @dataclass(frozen=True)
 class SmallRecipe:
-    """Minutes on a laptop's processor, and for any backbone: the features are standardised, so that the shifts mean
-    the same whatever the backbone.
+    """The published terms in fewer and smaller batches: minutes on a laptop's processor. For a backbone whose features
+    mean something, such as DINO's.
 
     Args:
         classes: pseudo classes to form (2 .. 254).
@@ -115,7 +115,7 @@ class SmallRecipe:
     negative: TermSettings = TermSettings(0.57, 0.26)
     depth: DepthSettings = DepthSettings()
     pointwise: bool = False
-    standardise: bool = True
+    standardise: bool = False
     dropout: float = 0.1
     learning_rate: float = 5e-4
     probe_learning_rate: float = 5e-3
@@ -135,6 +135,8 @@ class SmallRecipe:
         for name in ("learning_rate", "probe_learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"settings.{name} must be positive, but is {getattr(self, name)}")
+        if not any(term.weight for term in (self.intra, self.inter, self.negative, self.depth)):
+            raise ConfigError("all terms have the weight 0, so that there is nothing to learn; give one a weight")
         for name in ("dropout", "probe_start"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"settings.{name} must lie in [0, 1), but is {getattr(self, name)}")
@@ -148,13 +150,26 @@ class CityscapesRecipe(SmallRecipe):
     code_channels: int = 100
     steps: int = 2334
     batch: int = 32
-    standardise: bool = False
-    probe_start: float = 0.0
 
     name: ClassVar[str] = "cityscapes"
 
 
-RECIPES: Mapping[str, type] = {recipe.name: recipe for recipe in (SmallRecipe, CityscapesRecipe)}
+@dataclass(frozen=True)
+class DepthOnlyRecipe(SmallRecipe):
+    """Only the term of the depth, at full weight, on standardised features: for a backbone of random weights. Likeness
+    of random features says little, so that the other terms do harm there (docs/learn-semantics.md)."""
+
+    steps: int = 200
+    intra: TermSettings = TermSettings(0.0, 0.39)
+    inter: TermSettings = TermSettings(0.0, 0.25)
+    negative: TermSettings = TermSettings(0.0, 0.26)
+    depth: DepthSettings = DepthSettings(weight=1.0, shift=0.2, decay=1.0)
+    standardise: bool = True
+
+    name: ClassVar[str] = "depth-only"
+
+
+RECIPES: Mapping[str, type] = {recipe.name: recipe for recipe in (SmallRecipe, CityscapesRecipe, DepthOnlyRecipe)}
 """What `--settings NAME` can be."""
 
 AnyRecipe = Annotated[SmallRecipe, OneOf(RECIPES)]

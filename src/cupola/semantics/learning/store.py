@@ -67,7 +67,10 @@ class ViewStore:
         """Features of a view; of those on the disk only what is looked at is read."""
         image, crop = divmod(view, CROPS)
         if self.cached:
-            return np.load(self.eye.feature_file(self.records[image]), mmap_mode="r")[crop]
+            kept: Float16[np.ndarray, "v rows columns c"] = np.load(
+                self.eye.feature_file(self.records[image]), mmap_mode="r"
+            )
+            return kept[crop]
         left = self.eye.dataset.left(self.records[image])
         return self.eye.look(left, five_squares(*left.shape[:2])[crop])
 
@@ -94,7 +97,7 @@ class Eye:
         view = normalised(view_image(image, square, self.cells * self.backbone.patch))
         with torch.inference_mode():
             features = self.backbone(torch.from_numpy(view)[None].to(self.device))[0]
-            return features.permute(1, 2, 0).half().cpu().contiguous().numpy()
+            return np.asarray(features.permute(1, 2, 0).half().cpu().contiguous().numpy())
 
     def prepare(self, record: FrameRecord, keep: bool) -> str | None:
         """Writes the files of an image; they are complete once the one with the facts is there. Returns None, or why
