@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
+import cupola
 import cupola.semantics.learning.loop as loop_module
 from cupola.cli import main
-from cupola.errors import ConfigError, DataError, StoreError, TrainingError
-from cupola.io import write_rgb
+from cupola.errors import CheckpointError, ConfigError, DataError, StoreError, TrainingError
+from cupola.io import read_ids, write_rgb
 from cupola.runs.metrics import read_metrics
+from cupola.semantics import DepthgSemantics
 from cupola.semantics.backbones import BackboneSettings, normalised, random_backbone
 from cupola.semantics.depthg.checkpoint import read_depthg
 from cupola.semantics.depthg.head import ClusterProbe, DepthgHead
@@ -228,6 +231,33 @@ def test_too_little_is_one_sentence_before_any_work(rig, tmp_path, monkeypatch, 
     with pytest.raises((DataError, ConfigError)) as error:
         learn_semantics(rig, out=tmp_path, backbone=BACKBONE, settings=replace(SETTINGS, **change), limit=limit)
     assert sentence in str(error.value)
+    assert not list(tmp_path.iterdir())  # so that the mended command may use it
+
+
+def test_missing_weights_of_the_backbone(rig, tmp_path):
+    with pytest.raises(CheckpointError, match="gone"):
+        learn_semantics(rig, out=tmp_path, backbone=BackboneSettings(weights=tmp_path / "gone.pth"), settings=SETTINGS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_given_are_used_and_come_without_a_warning(rig, tmp_path, capsys):
+    weights = tmp_path / "weights.safetensors"
+    save_file(random_backbone("test_vit", 5).network.state_dict(), weights)
+    backbone = BackboneSettings("test_vit", weights)
+    result = learn_semantics(rig, out=tmp_path / "net", backbone=backbone, settings=replace(SETTINGS, steps=1))
+    assert result.notes == ()
+    assert "warning" not in capsys.readouterr().err
+    expected = random_backbone("test_vit", 5).state_dict()
+    for name, tensor in read_depthg(result.weights).backbone.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_the_weights_serve_as_semantics(whole, rig, tmp_path):
+    settings = DepthgSemantics(whole.weights, low=64, high=64, crf=False)
+    maps = cupola.semantic_maps(rig, out=tmp_path, semantics=settings, workers=1, limit=1)
+    classes = read_ids(tmp_path / f"{maps.keys[0]}.png")
+    assert classes.shape == (64, 120)
+    assert classes.max() < maps.num_classes == 5
 
 
 def test_data_without_any_known_disparity(tmp_path, monkeypatch):

@@ -67,10 +67,8 @@ class ViewStore:
         """Features of a view; of those on the disk only what is looked at is read."""
         image, crop = divmod(view, CROPS)
         if self.cached:
-            kept: Float16[np.ndarray, "v rows columns c"] = np.load(
-                self.eye.feature_file(self.records[image]), mmap_mode="r"
-            )
-            return kept[crop]
+            kept = np.load(self.eye.feature_file(self.records[image]), mmap_mode="r")
+            return np.asarray(kept[crop])
         left = self.eye.dataset.left(self.records[image])
         return self.eye.look(left, five_squares(*left.shape[:2])[crop])
 
