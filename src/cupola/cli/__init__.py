@@ -15,11 +15,37 @@ VERBS = {
     "semantics": "the pseudo classes of stage 1 alone",
     "import-labels": "pseudo labels of the published code become a label store",
     "export-labels": "a label store as the published code's pseudo labels",
+    "learn semantics": "train the pseudo classes' network on stereo images, without labels",
     "train": "stage 2: train the panoptic network on a label store",
     "predict": "panoptic maps of single images",
     "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
     "doctor": "explain this machine: what is installed, what will run",
 }
+
+
+def split_verb(words: list[str]) -> tuple[str | None, list[str]]:
+    """The verb that `words` begin with, which may be of two words, and the rest; None where it is no verb."""
+    for count in (2, 1):
+        if " ".join(words[:count]) in VERBS:
+            return " ".join(words[:count]), words[count:]
+    return None, words
+
+
+def module_of(verb: str) -> str:
+    """The module of a verb."""
+    return f"cupola.cli.{re.sub('[- ]', '_', verb)}"
+
+
+def _unknown(words: list[str]) -> str:
+    """What to say of words that begin with no verb."""
+    from difflib import get_close_matches
+
+    longer = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]
+    if longer:
+        return f"`{words[0]}` needs to know what: {', '.join(f'`cupola {verb}`' for verb in longer)}"
+    near = get_close_matches(words[0], VERBS, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "`cupola --help` lists the verbs"
+    return f"there is no verb `{words[0]}`; {hint}"
 
 
 def _usage() -> str:
@@ -31,7 +57,7 @@ def _usage() -> str:
         "usage: cupola VERB ...",
         "",
     ]
-    lines += [f"  {verb:14}{what}" for verb, what in VERBS.items()]
+    lines += [f"  {verb:17}{what}" for verb, what in VERBS.items()]
     lines += ["", "`cupola VERB --help` explains one verb. Start with `cupola demo`."]
     return "\n".join(lines)
 
@@ -99,17 +125,13 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    verb = arguments[0]
-    if verb not in VERBS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "`cupola --help` lists the verbs"
-        print(f"cupola: there is no verb `{verb}`; {hint}", file=sys.stderr)
+    verb, rest = split_verb(arguments)
+    if verb is None:
+        print(f"cupola: {_unknown(arguments)}", file=sys.stderr)
         return 2
-    module = import_module(f"cupola.cli.{verb.replace('-', '_')}")
+    module = import_module(module_of(verb))
     try:
-        result = module.command(**_parse(verb, module.command, arguments[1:]))
+        result = module.command(**_parse(verb, module.command, rest))
         module.show(result)
     except CupolaError as error:
         print(f"cupola {verb}: {error}", file=sys.stderr)
