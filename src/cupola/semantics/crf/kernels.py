@@ -5,11 +5,13 @@ remainder by d + 1. Around each point of the space lie the d + 1 corners of one 
 r, so all its coordinates are (d + 1) * c_i + r, and c_0 .. c_(d-1) with r name it; they are packed into one int64 key.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from jaxtyping import Float32, Int32, Int64
 from numba import njit
 
 from cupola.semantics.crf.vectors import (
-    HALF,
     LANES,
     add,
     add_scaled,
@@ -18,8 +20,10 @@ from cupola.semantics.crf.vectors import (
     larger,
     largest,
     load,
-    load_half,
+    log,
     repeat,
+    scale,
+    smaller,
     store,
     total,
 )
@@ -28,10 +32,14 @@ FIRST_SLOTS = 1 << 12
 """Slots of a hash table at the start; it doubles whenever half of them are taken."""
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """2^64 / golden ratio: multiplying by it spreads neighbouring keys (Knuth, volume 3, section 6.4)."""
-AHEAD = 3
-"""A pixel's corners are asked for so many pixels early."""
+AHEAD = 24
+"""Vertices are asked for so many pixels, or places in a chain, early."""
 BLOCK = 64
-"""Pixels that are transposed together: their values fit the first cache."""
+"""Pixels in a run, that are worked on together: their values fit the first cache."""
+REACH = 3
+"""Farthest tap of the spatial kernel's stencil [px]: half a simplex, three blurs and half a simplex."""
+BORDER = 2 * REACH
+"""Rows near the border that have weights of their own: their taps reach rows whose normalisation the border changes."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -222,149 +230,247 @@ def blur_ones(order, values):
             current = values[at]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def splat(part, order, corners, weights, classes, vertices, parts, offset):
-    """Adds 16 of the class probabilities of every pixel, times its weights, to its corners.
+class Walk(NamedTuple):
+    """The order in which pixels are worked on, and where their values lie.
 
-    part: 0 .. parts - 1, which 16; order: pixels, int32 n; classes: float32, 16 * parts values a pixel from pixel
-    -offset on; vertices: float32, 16 * parts values a vertex. Serial, so that the sums have one order.
+    Pixels are visited in runs, side by side in one row of the image, at most `BLOCK` long. Corners and unary terms lie
+    in the order of the visit; probabilities, of which neighbours are needed, in that of the image, with `room` pixels
+    before the first and after the last one for taps beyond it. Values of classes are flat arrays of `planes` planes:
+    of all pixels first the first 16 classes, and so on.
     """
-    last = len(order) - 1
-    for i in range(len(order)):
-        early = order[min(i + AHEAD, last)]
-        for r in range(corners.shape[1]):
-            fetch_early(vertices, (corners[early, r] * parts + part) * HALF)
-        p = order[i]
-        values = load_half(classes, ((p + offset) * parts + part) * HALF)
-        for r in range(corners.shape[1]):
-            at = (corners[p, r] * parts + part) * HALF
-            store(vertices, at, add_scaled(load_half(vertices, at), weights[p, r], values))
+
+    starts: Int64[np.ndarray, "r+1"]
+    """Place in the visit where each run starts."""
+    firsts: Int64[np.ndarray, "r"]
+    """Pixel where each run starts."""
+    width: int
+    planes: int
+    room: int
+
+
+class Corners(NamedTuple):
+    """Where each pixel lies in the lattice: the vertices around it, and what it gives to and takes from each."""
+
+    vertices: Int32[np.ndarray, "n corners"]
+    weights: Float32[np.ndarray, "n corners"]
+
+
+class Stencil(NamedTuple):
+    """A weighted sum over the neighbourhood of every pixel."""
+
+    weights: Float32[np.ndarray, "kinds width 7 7"]
+    """For each kind of row, and each column: of the neighbours up to 3 pixels away, row by row."""
+    kinds: Int32[np.ndarray, "height"]
+    """Kind of each row; `BORDER` away from the border."""
+    thin: Float32[np.ndarray, "width 3 7"]
+    """For rows of that kind the weights of the same row, of the first above and below, and of the second above and
+    below (only the three in the middle), after each row has got half of the two beside it."""
+    left: int
+    right: int
+    """First column where `thin` may be used, and first one after it where it may not."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fetch_row(values, at):
-    """Asks early for a vector that spans two cache lines."""
-    fetch_early(values, at)
-    fetch_early(values, at + HALF)
+def _lines(count):
+    """Zeros for so many vectors, each in one cache line."""
+    numbers = np.zeros((count + 1) * LANES, np.float32)
+    skipped = -numbers.ctypes.data % (4 * LANES) // 4
+    return numbers[skipped : skipped + count * LANES]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def blur(start, stop, order, vertices, groups):
-    """`blur_ones` for rows of 32 * groups values, from one start of a line to another. In place."""
+def splat(plane, walk, corners, classes, values):
+    """Adds the probabilities of one plane's classes, times their weights, to the corners of every pixel.
+
+    classes, values: float32, of pixels and vertices. Serial, so that the sums have one order.
+    """
+    count, base = len(corners.weights), plane * (len(values) // walk.planes)
+    for run in range(len(walk.firsts)):
+        start = walk.starts[run]
+        here = plane * (count + 2 * walk.room) + walk.room + walk.firsts[run] - start
+        for i in range(start, walk.starts[run + 1]):
+            early = min(i + AHEAD, count - 1)
+            pixel = load(classes, (here + i) * LANES)
+            for r in range(corners.weights.shape[1]):
+                fetch_early(values, base + corners.vertices[early, r] * LANES)
+                at = base + corners.vertices[i, r] * LANES
+                store(values, at, add_scaled(load(values, at), corners.weights[i, r], pixel))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def blur(start, stop, order, values, base):
+    """`blur_ones` for vectors, from one start of a line to another; vertex 0 lies at values[base]. In place."""
     half = np.float32(0.5)
-    for group in range(groups):
-        at = (~order[start] * groups + group) * LANES
-        before, current = repeat(np.float32(0)), load(vertices, at)
-        for i in range(start + 1, stop):
-            vertex = order[i]
-            if i + AHEAD < stop:
-                early = order[i + AHEAD]
-                fetch_row(vertices, (max(early, ~early) * groups + group) * LANES)
-            if vertex >= 0:
-                place = (vertex * groups + group) * LANES
-                following = load(vertices, place)
-                store(vertices, at, add_scaled(current, half, add(before, following)))
-                before, current = current, following
-            else:
-                store(vertices, at, add_scaled(current, half, before))
-                place = (~vertex * groups + group) * LANES
-                before, current = repeat(np.float32(0)), load(vertices, place)
-            at = place
-        store(vertices, at, add_scaled(current, half, before))
+    at = base + ~order[start] * LANES
+    before, current = repeat(np.float32(0)), load(values, at)
+    for i in range(start + 1, stop):
+        early, vertex = order[min(i + AHEAD, stop - 1)], order[i]
+        fetch_early(values, base + max(early, ~early) * LANES)
+        place = base + max(vertex, ~vertex) * LANES
+        following = load(values, place)
+        if vertex >= 0:
+            store(values, at, add_scaled(current, half, add(before, following)))
+            before = current
+        else:
+            store(values, at, add_scaled(current, half, before))
+            before = repeat(np.float32(0))
+        current, at = following, place
+    store(values, at, add_scaled(current, half, before))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def update(
-    start,
-    stop,
-    order,
-    corners,
-    weights,
-    vertices,
-    taps,
-    tap_offsets,
-    tap_rows,
-    width,
-    logs,
-    classes,
-    result,
-    groups,
-    offset,
-):
-    """One mean field step (Kraehenbuehl and Koltun 2011, algorithm 1) of some pixels: softmax of the unary term plus
-    what both kernels report.
+def _add_corners(run, walk, corners, values, logs, scores):
+    """Scores of one run of pixels: the unary term and what the lattice reports."""
+    count, start = len(corners.weights), walk.starts[run]
+    size = LANES
+    for i in range(start, walk.starts[run + 1]):
+        early = min(i + AHEAD, count - 1)
+        for plane in range(walk.planes):
+            base = plane * (len(values) // walk.planes)
+            score = load(logs, (plane * count + i) * LANES)
+            for r in range(corners.weights.shape[1]):
+                fetch_early(values, base + corners.vertices[early, r] * size)
+                score = add_scaled(score, corners.weights[i, r], load(values, base + corners.vertices[i, r] * size))
+            store(scores, ((i - start) * walk.planes + plane) * LANES, score)
 
-    taps: float32 kinds width t (t even), the stencil of the spatial kernel; tap_offsets: int64 t, values to go;
-    tap_rows: int32 h, the kind of each row. logs, classes: as in `splat`, logs without the offset. Writes `result`.
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_all_taps(weights, classes, at, width, scores, to):
+    """Adds the stencil's sum around one pixel, at classes[at], to its score. weights: 7 7."""
+    score = load(scores, to)
+    for down in range(2 * REACH + 1):
+        row = at + ((down - REACH) * width - REACH) * LANES
+        for right in range(2 * REACH + 1):
+            score = add_scaled(score, weights[down, right], load(classes, row + right * LANES))
+    store(scores, to, score)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_thin_taps(weights, classes, at, width, scores, to, step, sums):
+    """The same for a run of pixels by the thin weights, float32 n 3 7.
+
+    at: of the first pixel; to, step: of its score and to the next one's; sums: room for (3, `BLOCK` + 6) vectors.
     """
-    scores = np.empty(groups * LANES, np.float32)
-    last = len(order) - 1
-    for i in range(start, stop):
-        early = order[min(i + AHEAD, last)]
-        for r in range(corners.shape[1]):
-            for group in range(groups):
-                fetch_row(vertices, (corners[early, r] * groups + group) * LANES)
-        p = order[i]
-        y, x = p // width, p % width
-        kind = tap_rows[y]
-        best = repeat(np.float32(-np.inf))
-        for group in range(groups):
-            even, odd = load(logs, (p * groups + group) * LANES), repeat(np.float32(0))
-            for r in range(corners.shape[1]):
-                at = (corners[p, r] * groups + group) * LANES
-                even = add_scaled(even, weights[p, r], load(vertices, at))
-            here = ((p + offset) * groups + group) * LANES
-            for t in range(0, len(tap_offsets), 2):
-                even = add_scaled(even, taps[kind, x, t], load(classes, here + tap_offsets[t]))
-                odd = add_scaled(odd, taps[kind, x, t + 1], load(classes, here + tap_offsets[t + 1]))
-            score = add(even, odd)
-            store(scores, group * LANES, score)
-            best = larger(best, score)
-        soften(scores, largest(best), result, (p + offset) * groups * LANES)
+    half, row, line = np.float32(0.5), width * LANES, (BLOCK + 2 * REACH) * LANES
+    for i in range(len(weights) + 2 * REACH):
+        here, to_sum = at + (i - REACH) * LANES, i * LANES
+        fetch_early(classes, here + (REACH + 1) * row)
+        same, first = load(classes, here), add(load(classes, here - row), load(classes, here + row))
+        second = add(load(classes, here - 2 * row), load(classes, here + 2 * row))
+        third = add(load(classes, here - 3 * row), load(classes, here + 3 * row))
+        store(sums, to_sum, add_scaled(same, half, first))
+        store(sums, to_sum + line, add_scaled(add(same, first), half, second))
+        store(sums, to_sum + 2 * line, add_scaled(second, half, add(first, third)))
+    for i in range(len(weights)):
+        even, odd = load(scores, to + i * step), repeat(np.float32(0))
+        for right in range(2 * REACH + 1):
+            even = add_scaled(even, weights[i, 0, right], load(sums, (i + right) * LANES))
+            odd = add_scaled(odd, weights[i, 1, right], load(sums, (i + right) * LANES + line))
+        for right in range(REACH - 1, REACH + 2):
+            even = add_scaled(even, weights[i, 2, right], load(sums, (i + right) * LANES + 2 * line))
+        store(scores, to + i * step, add(even, odd))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def soften(scores, highest, result, at):
-    """result[at :] = softmax of the scores, whose largest is `highest`."""
-    down = repeat(-highest)
-    sums = repeat(np.float32(0))
-    for k in range(0, len(scores), LANES):
-        power = exp(add(load(scores, k), down))
-        store(scores, k, power)
-        sums = add(sums, power)
-    factor = np.float32(1) / total(sums)
-    for k in range(0, len(scores), LANES):
-        store(result, at + k, add_scaled(repeat(np.float32(0)), factor, load(scores, k)))
+def _add_neighbours(plane, first, length, walk, count, stencil, classes, scores, sums):
+    """Adds to the scores of a run of pixels from pixel `first` on what the stencil reports."""
+    y, x = first // walk.width, first % walk.width
+    at = (plane * (count + 2 * walk.room) + walk.room + first) * LANES
+    to, step = plane * LANES, walk.planes * LANES
+    left, right = 0, 0
+    if stencil.kinds[y] == BORDER:
+        left = min(max(stencil.left - x, 0), length)
+        right = max(min(stencil.right - x, length), left)
+    if left < right:
+        weights = stencil.thin[x + left : x + right]
+        _add_thin_taps(weights, classes, at + left * LANES, walk.width, scores, to + left * step, step, sums)
+    for i in range(length):
+        if not left <= i < right:
+            weights = stencil.weights[stencil.kinds[y], x + i]
+            _add_all_taps(weights, classes, at + i * LANES, walk.width, scores, to + i * step)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def start_field(start, stop, logs, result, groups, offset):
-    """result = softmax of the logs alone."""
-    size = groups * LANES
-    scores = np.empty(size, np.float32)
-    for p in range(start, stop):
-        highest = np.float32(-np.inf)
-        for k in range(size):
-            scores[k] = logs[p * size + k]
-            highest = max(highest, scores[k])
-        soften(scores, highest, result, (p + offset) * size)
+def update(start, stop, walk, corners, stencil, values, logs, classes, result):
+    """One mean field step (Kraehenbuehl and Koltun 2011, algorithm 1) of some runs of pixels: softmax of the unary term
+    plus what both kernels report.
+
+    values: float32, of the vertices; logs, classes, result: of the pixels (see `Walk`). Writes `result`.
+    """
+    count = len(corners.weights)
+    scores = _lines(walk.planes * BLOCK)
+    sums = _lines(3 * (BLOCK + 2 * REACH))
+    for run in range(start, stop):
+        first, length = walk.firsts[run], walk.starts[run + 1] - walk.starts[run]
+        _add_corners(run, walk, corners, values, logs, scores)
+        if len(stencil.weights):
+            for plane in range(walk.planes):
+                _add_neighbours(plane, first, length, walk, count, stencil, classes, scores, sums)
+        _soften(scores, length, walk.planes, result, (walk.room + first) * LANES, (count + 2 * walk.room) * LANES)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pixels_first(start, stop, planes, rows):
-    """rows[p, k] = planes[k, p]."""
-    for left in range(start, stop, BLOCK):
-        right = min(left + BLOCK, stop)
-        for k in range(len(planes)):
-            for p in range(left, right):
-                rows[p, k] = planes[k, p]
+def _soften(scores, length, planes, result, at, stride):
+    """result[at :] = softmax of the scores of a run of pixels; `stride` values lie between planes of the result.
+
+    In three loops, so that the processor finds work in the next pixels while it waits for one.
+    """
+    size = planes * LANES
+    for first in range(0, length * size, size):
+        best = load(scores, first)
+        for k in range(first + LANES, first + size, LANES):
+            best = larger(best, load(scores, k))
+        down = repeat(-largest(best))
+        for k in range(first, first + size, LANES):
+            store(scores, k, add(load(scores, k), down))
+    for k in range(0, length * size, LANES):
+        store(scores, k, exp(load(scores, k)))
+    for i in range(length):
+        first, to = i * size, at + i * LANES
+        sums = load(scores, first)
+        for k in range(first + LANES, first + size, LANES):
+            sums = add(sums, load(scores, k))
+        factor = np.float32(1) / total(sums)
+        for plane in range(planes):
+            store(result, to + plane * stride, scale(factor, load(scores, first + plane * LANES)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def classes_first(start, stop, rows, planes):
-    """planes[k, p] = rows[p, k]."""
-    for left in range(start, stop, BLOCK):
-        right = min(left + BLOCK, stop)
-        for k in range(len(planes)):
-            for p in range(left, right):
-                planes[k, p] = rows[p, k]
+def begin(start, stop, probabilities, smallest, impossible, walk, logs, classes):
+    """Clipped logarithms of the probabilities, and their softmax: the clipped probabilities over their sum.
+
+    probabilities: float32 k n; impossible: the logarithm of the classes that fill the last plane. Of some runs.
+    """
+    count, planes = probabilities.shape[1], walk.planes
+    rows = _lines(planes * BLOCK)
+    for run in range(start, stop):
+        first, place = walk.firsts[run], walk.starts[run]
+        length = walk.starts[run + 1] - place
+        for k in range(len(probabilities)):
+            for i in range(length):
+                rows[i * planes * LANES + k] = min(max(probabilities[k, first + i], smallest), np.float32(1))
+        for i in range(length):
+            sums = repeat(np.float32(0))
+            for plane in range(planes):
+                sums = add(sums, load(rows, (i * planes + plane) * LANES))
+            factor = np.float32(1) / total(sums)
+            for plane in range(planes):
+                values = load(rows, (i * planes + plane) * LANES)
+                store(logs, (plane * count + place + i) * LANES, log(larger(values, repeat(smallest))))
+                at = plane * (count + 2 * walk.room) + walk.room + first + i
+                store(classes, at * LANES, scale(factor, values))
+        for k in range(len(probabilities), planes * LANES):
+            for i in range(length):
+                logs[(k // LANES * count + place + i) * LANES + k % LANES] = impossible
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def end(start, stop, walk, classes, probabilities):
+    """probabilities[k, p] = what `classes` holds of them. Of some runs."""
+    count = probabilities.shape[1]
+    for run in range(start, stop):
+        first, length = walk.firsts[run], walk.starts[run + 1] - walk.starts[run]
+        for k in range(len(probabilities)):
+            at = (k // LANES * (count + 2 * walk.room) + walk.room) * LANES + k % LANES
+            for p in range(first, first + length):
+                probabilities[k, p] = classes[at + p * LANES]

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from cupola.errors import ConfigError
-from cupola.semantics.crf.kernels import blur_ones, chain, corner_keys, embed, number_keys, splat_ones
+from cupola.semantics.crf.kernels import Corners, blur_ones, chain, corner_keys, embed, number_keys, splat_ones
 
 TINY = np.float32(1e-20)
 """Keeps the normalisation of a pixel without weight finite (published)."""
@@ -30,24 +30,20 @@ PIECES = 16
 class Lattice:
     """Where each pixel lies, and which vertices lie on a line.
 
-    corners: vertices around each pixel; weights: what a pixel gives to and takes from each, so that give, blur, take
-    is the symmetric, normalised, weighted kernel; chains: for each axis the vertices line by line (`kernels.chain`).
+    corners: vertices around each pixel and weights such that give, blur, take is the symmetric, normalised, weighted
+    kernel; chains: for each axis the vertices line by line (`kernels.chain`); size: number of vertices.
     """
 
-    corners: Int32[np.ndarray, "n corners"]
-    weights: Float32[np.ndarray, "n corners"]
+    corners: Corners
     chains: tuple[Int32[np.ndarray, "_"], ...]
     size: int
 
     def joined(self, other: Lattice) -> Lattice:
         """Both kernels as one: their sum. `other` blurs after this, on vertices of its own."""
         moved = tuple(np.where(line < 0, line - self.size, line + self.size).astype(np.int32) for line in other.chains)
-        return Lattice(
-            np.concatenate([self.corners, other.corners + np.int32(self.size)], axis=1),
-            np.concatenate([self.weights, other.weights], axis=1),
-            self.chains + moved,
-            self.size + other.size,
-        )
+        vertices = np.concatenate([self.corners.vertices, other.corners.vertices + np.int32(self.size)], axis=1)
+        weights = np.concatenate([self.corners.weights, other.corners.weights], axis=1)
+        return Lattice(Corners(vertices, weights), self.chains + moved, self.size + other.size)
 
 
 def in_pieces(pool: Executor, function: Callable[..., None], count: int, *arguments: Any) -> None:
@@ -82,31 +78,30 @@ def packing(features: Float32[np.ndarray, "n d"]) -> tuple[Int64[np.ndarray, "d"
 
 
 def build_lattice(
-    features: Float32[np.ndarray, "n d"], order: Int32[np.ndarray, "n"], weight: float, pool: Executor
+    features: Float32[np.ndarray, "n d"], weight: float, pool: Executor
 ) -> Lattice:
     """The lattice of a Gaussian kernel of deviation 1 on features >= 0, normalised and times `weight`.
 
-    order: all pixels, those that are near each other in the image near each other here; vertices are numbered in it,
-    which only matters for speed.
+    Vertices are numbered as they appear, which only matters for speed.
     """
     count, d = features.shape
     scale, (low, strides) = tuple(axis_scales(d)), packing(features)  # a tuple, so that d is known to the compiler
     weights, keys = np.empty((count, d + 1), np.float32), np.empty(count, np.int64)
     in_pieces(pool, embed, count, features, scale, low, strides, weights, keys)
-    simplex_in_order, firsts, _ = number_keys(keys[order])
+    simplex_of, firsts, _ = number_keys(keys)
     simplices = np.empty((len(firsts), d + 1), np.int64)
-    in_pieces(pool, corner_keys, len(firsts), order[firsts], features, scale, low, strides, simplices)
+    in_pieces(pool, corner_keys, len(firsts), firsts, features, scale, low, strides, simplices)
     vertices, firsts, table = number_keys(simplices.ravel())
     keys = simplices.ravel()[firsts]
-    corners = np.empty((count, d + 1), np.int32)
-    corners[order] = vertices.reshape(-1, d + 1)[simplex_in_order]
+    corners = vertices.reshape(-1, d + 1)[simplex_of]
     # One step along axis j adds 1 to all coordinates and takes d + 1 from the j-th. The remainder goes up by one, or
     # from d to 0, which carries into all cells. The last coordinate is not part of the key.
     own = (d + 1) * np.append(strides, 0)
     steps = [(1 - int(own[j]), int(own.sum() - own[j]) - d) for j in range(d + 1)]
     futures = [pool.submit(chain, keys, table, d + 1, *step) for step in steps]
     chains = tuple(future.result() for future in futures)
-    return Lattice(corners, normalised(corners, weights, chains, len(keys), weight), chains, len(keys))
+    weights = normalised(corners, weights, chains, len(keys), weight)
+    return Lattice(Corners(corners, weights), chains, len(keys))
 
 
 def normalised(

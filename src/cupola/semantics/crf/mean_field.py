@@ -8,21 +8,22 @@ what the lattice and the stencil return. Classes lie side by side in memory, in 
 from __future__ import annotations
 
 from concurrent.futures import Executor, ThreadPoolExecutor
-from itertools import pairwise
+from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 from numba import config
 
 from cupola.errors import DataError
-from cupola.semantics.crf.kernels import blur, classes_first, pixels_first, splat, start_field, update
-from cupola.semantics.crf.lattice import PIECES, Lattice, build_lattice, in_pieces
+from cupola.semantics.crf.kernels import BLOCK, REACH, Walk, begin, blur, end, splat, update
+from cupola.semantics.crf.lattice import Lattice, build_lattice, in_pieces
 from cupola.semantics.crf.settings import CrfSettings
 from cupola.semantics.crf.stencil import STENCIL_SIGMA, Stencil, no_stencil, spatial_stencil
-from cupola.semantics.crf.vectors import HALF, LANES
+from cupola.semantics.crf.vectors import LANES
 
-TILE = (32, 64)
-"""Rows and columns of the tiles in whose order pixels are visited: their vertices fit the second cache."""
+TILE_ROWS = 32
+"""Rows of the tiles in whose order pixels are visited: their vertices fit the second cache."""
 CACHE_LINE = 64
 """Bytes. A vector that starts at a multiple of it lies in one line."""
 IMPOSSIBLE = np.float32(-1e30)
@@ -80,97 +81,77 @@ def mean_field(
     image: UInt8[np.ndarray, "h w 3"],
     probabilities: Float32[np.ndarray, "k h w"],
     settings: CrfSettings,
-    pool: Executor,
+    pool: ThreadPoolExecutor,
 ) -> Float32[np.ndarray, "k h w"]:
     """`dense_crf` on the CPU, with the threads of `pool`."""
     classes, height, width = probabilities.shape
-    count, groups = height * width, -(-classes // LANES)
-    order = tile_order(height, width)
-    lattice, stencil = kernels_of(image, settings, order, pool)
-    offset = int(np.abs(stencil.offsets).max(initial=0))  # room for taps beyond the image, whose weights are 0
-    values = groups * LANES
-    logs, now, new = (
-        aligned(count * values),
-        aligned((count + 2 * offset) * values),
-        aligned((count + 2 * offset) * values),
-    )
-    vertices = aligned(lattice.size * values)
-    in_pieces(pool, log_probabilities, height, probabilities, settings.smallest_probability, logs.reshape(count, -1))
-    in_pieces(pool, start_field, count, logs, now, groups, offset)
+    count, walk = height * width, visit(height, width, -(-classes // LANES))
+    runs, values = len(walk.firsts), walk.planes * LANES
+    lattice, stencil = kernels_of(image, settings, pool)
+    logs, vertices = aligned(count * values), aligned(lattice.size * values)
+    now, new = (aligned((count + 2 * walk.room) * values) for _ in range(2))
+    planes = np.ascontiguousarray(probabilities).reshape(classes, count)
+    in_pieces(pool, begin, runs, planes, np.float32(settings.smallest_probability), IMPOSSIBLE, walk, logs, now)
     for _ in range(settings.steps):
-        filter_classes(lattice, order, now, vertices, groups, offset, pool)
-        in_pieces(
-            pool, update, count, order, lattice.corners, lattice.weights, vertices, stencil.weights,
-            stencil.offsets * values, stencil.kinds, width, logs, now, new, groups, offset,
-        )  # fmt: skip
+        filter_classes(lattice, walk, now, vertices, pool)
+        in_pieces(pool, update, runs, walk, lattice.corners, stencil, vertices, logs, now, new)
         now, new = new, now
     del logs, new, vertices
     result = np.empty((classes, count), np.float32)
-    in_pieces(pool, classes_first, count, now.reshape(-1, values)[offset:], result)
+    in_pieces(pool, end, runs, walk, now, result)
     return result.reshape(classes, height, width)
 
 
 def kernels_of(
-    image: UInt8[np.ndarray, "h w 3"], settings: CrfSettings, order: Int32[np.ndarray, "n"], pool: Executor
+    image: UInt8[np.ndarray, "h w 3"], settings: CrfSettings, pool: ThreadPoolExecutor
 ) -> tuple[Lattice, Stencil]:
     """Both kernels: a lattice, and a stencil for the spatial one where that is possible."""
     height, width = image.shape[:2]
-    y, x = (axis.ravel().astype(np.float32) for axis in np.indices((height, width)))
-    near = np.stack([x, y], axis=1)
-    colours = image.reshape(-1, 3).astype(np.float32) / np.float32(settings.colour_sigma)
+    order = np.concatenate([tile.ravel() for tile in tiles(height, width)])
+    y, x = np.divmod(order, np.int32(width))
+    near = np.stack([x, y], axis=1).astype(np.float32)
+    colours = image.reshape(-1, 3)[order].astype(np.float32) / np.float32(settings.colour_sigma)
     bilateral = np.concatenate([near / np.float32(settings.bilateral_sigma), colours], axis=1)
-    lattice = build_lattice(bilateral, order, settings.bilateral_weight, pool)
+    lattice = build_lattice(bilateral, settings.bilateral_weight, pool)
     if settings.spatial_sigma == STENCIL_SIGMA:
         return lattice, spatial_stencil(height, width, settings.spatial_weight)
     near /= np.float32(settings.spatial_sigma)
-    return lattice.joined(build_lattice(near, order, settings.spatial_weight, pool)), no_stencil(height, width)
+    return lattice.joined(build_lattice(near, settings.spatial_weight, pool)), no_stencil(height)
 
 
 def filter_classes(
-    lattice: Lattice, order: Int32[np.ndarray, "n"], classes: Float32[np.ndarray, "_"],
-    vertices: Float32[np.ndarray, "_"], groups: int, offset: int, pool: Executor,
+    lattice: Lattice, walk: Walk, classes: Float32[np.ndarray, "_"], values: Float32[np.ndarray, "_"],
+    pool: ThreadPoolExecutor,
 ) -> None:  # fmt: skip
-    """Gives the classes to the vertices and blurs there. Writes `vertices`."""
-    vertices.fill(0)
-    parts = groups * LANES // HALF
-    arguments = (order, lattice.corners, lattice.weights, classes, vertices, parts, offset)
-    for future in [pool.submit(splat, part, *arguments) for part in range(parts)]:
-        future.result()
+    """Gives the classes to the vertices and blurs there. Writes `values`."""
+    values.fill(0)
+    in_pieces(pool, splat_planes, walk.planes, walk, lattice.corners, classes, values)
+    pieces = -(-pool._max_workers // walk.planes)
     for line in lattice.chains:
         starts = np.append(np.flatnonzero(line < 0), len(line))
-        edges = np.unique(starts[np.searchsorted(starts, np.linspace(0, len(line), PIECES + 1))]).tolist()
-        ends = pairwise(edges)
-        for future in [pool.submit(blur, a, b, line, vertices, groups) for a, b in ends]:
+        edges = np.unique(starts[np.searchsorted(starts, np.linspace(0, len(line), pieces + 1))]).tolist()
+        bases = range(0, len(values), lattice.size * LANES)
+        for future in [pool.submit(blur, a, b, line, values, base) for base in bases for a, b in pairwise(edges)]:
             future.result()
 
 
-def log_probabilities(
-    start: int,
-    stop: int,
-    probabilities: Float32[np.ndarray, "k h w"],
-    smallest: float,
-    logs: Float32[np.ndarray, "n _"],
-) -> None:
-    """Writes the clipped logarithms of some rows, pixel by pixel."""
-    classes, _, width = probabilities.shape
-    row = np.empty((classes, width), np.float32)
-    for y in range(start, stop):
-        np.clip(probabilities[:, y], np.float32(smallest), np.float32(1), out=row)
-        np.log(row, out=row)
-        part = logs[y * width : (y + 1) * width]
-        part[:, classes:] = IMPOSSIBLE
-        pixels_first(0, width, row, part)
+def splat_planes(start: int, stop: int, *arguments: Any) -> None:
+    for plane in range(start, stop):
+        splat(plane, *arguments)
 
 
-def tile_order(height: int, width: int) -> Int32[np.ndarray, "n"]:
-    """All pixels, tile by tile."""
+def tiles(height: int, width: int) -> list[Int32[np.ndarray, "_ _"]]:
+    """The numbers of the pixels in each tile."""
     pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    tiles = [
-        pixels[y : y + TILE[0], x : x + TILE[1]].ravel()
-        for y in range(0, height, TILE[0])
-        for x in range(0, width, TILE[1])
-    ]
-    return np.concatenate(tiles)
+    corners = product(range(0, height, TILE_ROWS), range(0, width, BLOCK))
+    return [pixels[y : y + TILE_ROWS, x : x + BLOCK] for y, x in corners]
+
+
+def visit(height: int, width: int, planes: int) -> Walk:
+    """All pixels, tile by tile."""
+    lengths = [np.full(len(tile), tile.shape[1]) for tile in tiles(height, width)]
+    firsts = np.concatenate([tile[:, 0] for tile in tiles(height, width)]).astype(np.int64)
+    return Walk(np.append(0, np.cumsum(np.concatenate(lengths))), firsts, width, planes, REACH * (width + 1))
 
 
 def aligned(count: int) -> Float32[np.ndarray, "_"]:
