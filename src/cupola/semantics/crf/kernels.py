@@ -43,88 +43,91 @@ BORDER = 2 * REACH
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _locate(feature, scale, position, cell, rank):
-    """Simplex of a point: its position in the lattice's space, the nearest point of remainder 0 (in units of d + 1)
-    and the order of the differences. Returns the sum of `cell`, by which that point misses the plane of sum 0.
+def _locate(features, first, length, scale, position, cell, rank):
+    """Simplices of some points: their position in the lattice's space, the nearest point of remainder 0 (in units of
+    d + 1) and the order of the differences, all d + 1 `BLOCK`.
 
-    Float32 throughout and in the published order: another rounding would put some pixels into another simplex.
+    Float32 throughout and in the published order: another rounding would put some pixels into another simplex. Point
+    after point in the innermost loops, which become vector instructions.
     """
     d = len(scale)
-    running = np.float32(0)
+    running = position[0]
+    running[:] = 0
     for j in range(d, 0, -1):
-        scaled = feature[j - 1] * scale[j - 1]
-        position[j] = running - np.float32(j) * scaled
-        running += scaled
-    position[0] = running
-    inverse = np.float32(1) / np.float32(d + 1)
-    excess = 0
+        for p in range(length):
+            scaled = features[j - 1, first + p] * scale[j - 1]
+            position[j, p] = running[p] - np.float32(j) * scaled
+            running[p] += scaled
+    excess = np.zeros(BLOCK, np.int32)
+    left = np.empty((d + 1, BLOCK), np.float32)
     for i in range(d + 1):
-        cell[i] = np.int64(np.rint(position[i] * inverse))
-        excess += cell[i]
-        rank[i] = 0
+        for p in range(length):
+            nearest = np.rint(position[i, p] * (np.float32(1) / np.float32(d + 1)))
+            left[i, p] = position[i, p] - nearest * np.float32(d + 1)
+            cell[i, p] = np.int32(nearest)
+            excess[p] += cell[i, p]
+    for i in range(d + 1):
+        for p in range(length):
+            rank[i, p] = excess[p]
     for i in range(d):
-        left = position[i] - np.float32(cell[i] * (d + 1))
         for j in range(i + 1, d + 1):
-            if left < position[j] - np.float32(cell[j] * (d + 1)):
-                rank[i] += 1
-            else:
-                rank[j] += 1
-    return excess
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _return_to_plane(cell, rank, excess):
-    """Moves the coordinates that lie farthest from their point, so that the sum of `cell` is 0."""
-    size = len(cell)
-    for i in range(size):
-        rank[i] += excess
-        if rank[i] < 0:
-            rank[i] += size
-            cell[i] += 1
-        elif rank[i] >= size:
-            rank[i] -= size
-            cell[i] -= 1
+            for p in range(length):
+                less = np.int32(left[i, p] < left[j, p])
+                rank[i, p] += less
+                rank[j, p] += np.int32(1) - less
+    # Where the sum is not 0 (the excess), the coordinates that lie farthest from their point are moved.
+    for i in range(d + 1):
+        for p in range(length):
+            move = np.int32(rank[i, p] < 0) - np.int32(rank[i, p] > d)
+            rank[i, p] += np.int32(d + 1) * move
+            cell[i, p] += move
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def embed(start, stop, features, scale, low, strides, weights, keys):
     """Barycentric weights and simplex key of each point.
 
-    features: float32 n d; scale: d float32; low, strides: int64 d, smallest cell and stride of each packed coordinate.
+    features: float32 d n; scale: d float32; low, strides: int64 d, smallest cell and stride of each packed coordinate.
     Writes weights (float32 n d+1) and keys (int64 n). Equal keys mean the same simplex.
     """
     d = len(scale)
-    position, cell, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.int64), np.empty(d + 1, np.int64)
-    share = np.empty(d + 2, np.float32)
-    for p in range(start, stop):
-        _return_to_plane(cell, rank, _locate(features[p], scale, position, cell, rank))
-        key, base, place = 0, 1, 0
+    position, by_rank = np.empty((d + 1, BLOCK), np.float32), np.empty((d + 1, BLOCK), np.float32)
+    cell, rank = np.empty((d + 1, BLOCK), np.int32), np.empty((d + 1, BLOCK), np.int32)
+    for first in range(start, stop, BLOCK):
+        length = min(BLOCK, stop - first)
+        _locate(features, first, length, scale, position, cell, rank)
+        keys[first : first + length] = 0
+        base = 1
         for i in range(d):
-            key += rank[i] * base
+            for p in range(length):
+                keys[first + p] += rank[i, p] * base
             base *= d + 1
-            place += (cell[i] - low[i]) * strides[i]
-        keys[p] = key + base * place
-        share[:] = 0
+        for i in range(d):
+            for p in range(length):
+                keys[first + p] += (cell[i, p] - low[i]) * (strides[i] * base)
         for i in range(d + 1):
-            difference = (position[i] - np.float32(cell[i] * (d + 1))) / np.float32(d + 1)
-            share[d - rank[i]] += difference
-            share[d + 1 - rank[i]] -= difference
-        share[0] += np.float32(1) + share[d + 1]
-        weights[p] = share[: d + 1]
+            for p in range(length):
+                left = position[i, p] - np.float32(cell[i, p] * np.int32(d + 1))
+                by_rank[rank[i, p], p] = left / np.float32(d + 1)
+        for p in range(length):
+            weights[first + p, 0] = by_rank[d, p] + (np.float32(1) - by_rank[0, p])
+            for r in range(1, d + 1):
+                weights[first + p, r] = by_rank[d - r, p] - by_rank[d + 1 - r, p]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def corner_keys(start, stop, points, features, scale, low, strides, keys):
-    """Vertex keys (int64 m d+1) of the simplices around some points (numbers, int32 m)."""
-    d = len(scale)
-    position, cell, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.int64), np.empty(d + 1, np.int64)
+def corner_keys(start, stop, simplices, d, strides, keys):
+    """Vertex keys (int64 m d+1) of some simplices by their keys (int64 m)."""
+    base, drop = (d + 1) ** d, np.zeros(d + 1, np.int64)
     for s in range(start, stop):
-        _return_to_plane(cell, rank, _locate(features[points[s]], scale, position, cell, rank))
+        ranks, place = simplices[s] % base, simplices[s] // base
+        drop[:] = 0  # by rank: what the cell of that coordinate counts in the key; the last one is not part of it
+        for i in range(d):
+            drop[ranks % (d + 1)] = strides[i]
+            ranks //= d + 1
         for r in range(d + 1):
-            place = 0
-            for i in range(d):
-                place += (cell[i] - (rank[i] > d - r) - low[i]) * strides[i]
             keys[s, r] = r + (d + 1) * place
+            place -= drop[d - r]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -228,6 +231,21 @@ def blur_ones(order, values):
                 values[at] = current + half * before
             before, at = np.float32(0), ~vertex
             current = values[at]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def normalise(start, stop, corners, values, gain, share, tiny, weights):
+    """Multiplies each pixel's weights by the root of `share` over its answer to a constant, gain * weights . values.
+
+    values: float32 m, of the vertices after the blur; tiny: added to the answer.
+    """
+    for p in range(start, stop):
+        answer = np.float32(0)
+        for r in range(corners.shape[1]):
+            answer += weights[p, r] * values[corners[p, r]]
+        factor = np.sqrt(share) / np.sqrt(answer * gain + tiny)
+        for r in range(corners.shape[1]):
+            weights[p, r] *= factor
 
 
 class Walk(NamedTuple):

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from cupola.errors import ConfigError
-from cupola.semantics.crf.kernels import Corners, blur_ones, chain, corner_keys, embed, number_keys, splat_ones
+from cupola.semantics.crf.kernels import Corners, blur_ones, chain, corner_keys, embed, normalise, number_keys, splat_ones
 
 TINY = np.float32(1e-20)
 """Keeps the normalisation of a pixel without weight finite (published)."""
@@ -60,13 +60,13 @@ def axis_scales(dimensions: int) -> Float32[np.ndarray, "d"]:
     return np.array([whole / np.float32(math.sqrt((i + 1) * (i + 2))) for i in range(dimensions)], np.float32)
 
 
-def packing(features: Float32[np.ndarray, "n d"]) -> tuple[Int64[np.ndarray, "d"], Int64[np.ndarray, "d"]]:
+def packing(features: Float32[np.ndarray, "d n"]) -> tuple[Int64[np.ndarray, "d"], Int64[np.ndarray, "d"]]:
     """Smallest value and stride of each cell coordinate in a key, from the largest features (the smallest is >= 0).
 
     Raises `ConfigError` where the keys would not fit 63 bits.
     """
-    d = features.shape[1]
-    reach = (features.max(axis=0) * axis_scales(d)).astype(np.float64)
+    d = len(features)
+    reach = (features.max(axis=1) * axis_scales(d)).astype(np.float64)
     lowest = np.array([0.0] + [-j * reach[j - 1] for j in range(1, d)])
     highest = np.array([reach[j:].sum() for j in range(d)])
     # Two more on each side: one for rounding and the simplex's other corners, one for the neighbours of the outermost.
@@ -77,48 +77,41 @@ def packing(features: Float32[np.ndarray, "n d"]) -> tuple[Int64[np.ndarray, "d"
     return low, np.cumprod([1, *spans[:-1]], dtype=np.int64)
 
 
-def build_lattice(
-    features: Float32[np.ndarray, "n d"], weight: float, pool: Executor
-) -> Lattice:
+def build_lattice(features: Float32[np.ndarray, "d n"], weight: float, pool: Executor) -> Lattice:
     """The lattice of a Gaussian kernel of deviation 1 on features >= 0, normalised and times `weight`.
 
     Vertices are numbered as they appear, which only matters for speed.
     """
-    count, d = features.shape
+    d, count = features.shape
     scale, (low, strides) = tuple(axis_scales(d)), packing(features)  # a tuple, so that d is known to the compiler
     weights, keys = np.empty((count, d + 1), np.float32), np.empty(count, np.int64)
     in_pieces(pool, embed, count, features, scale, low, strides, weights, keys)
     simplex_of, firsts, _ = number_keys(keys)
     simplices = np.empty((len(firsts), d + 1), np.int64)
-    in_pieces(pool, corner_keys, len(firsts), firsts, features, scale, low, strides, simplices)
+    in_pieces(pool, corner_keys, len(firsts), keys[firsts], d, strides, simplices)
     vertices, firsts, table = number_keys(simplices.ravel())
     keys = simplices.ravel()[firsts]
-    corners = vertices.reshape(-1, d + 1)[simplex_of]
     # One step along axis j adds 1 to all coordinates and takes d + 1 from the j-th. The remainder goes up by one, or
     # from d to 0, which carries into all cells. The last coordinate is not part of the key.
     own = (d + 1) * np.append(strides, 0)
     steps = [(1 - int(own[j]), int(own.sum() - own[j]) - d) for j in range(d + 1)]
     futures = [pool.submit(chain, keys, table, d + 1, *step) for step in steps]
+    corners = Corners(vertices.reshape(-1, d + 1)[simplex_of], weights)
     chains = tuple(future.result() for future in futures)
-    weights = normalised(corners, weights, chains, len(keys), weight)
-    return Lattice(Corners(corners, weights), chains, len(keys))
+    normalise_symmetrically(corners, chains, len(keys), weight, pool)
+    return Lattice(corners, chains, len(keys))
 
 
-def normalised(
-    corners: Int32[np.ndarray, "n corners"],
-    weights: Float32[np.ndarray, "n corners"],
-    chains: tuple[Int32[np.ndarray, "_"], ...],
-    size: int,
-    weight: float,
-) -> Float32[np.ndarray, "n corners"]:
-    """Weights such that give, blur, take is `weight` times the kernel with its symmetric normalisation: divided on both
-    sides by the root of its answer to a constant."""
-    d = corners.shape[1] - 1
+def normalise_symmetrically(
+    corners: Corners, chains: tuple[Int32[np.ndarray, "_"], ...], size: int, weight: float, pool: Executor
+) -> None:
+    """Scales the weights so that give, blur, take is `weight` times the kernel with its symmetric normalisation:
+    divided on both sides by the root of its answer to a constant."""
+    count, remainders = corners.weights.shape
     values = np.zeros(size, np.float32)
-    splat_ones(corners, weights, values)
+    splat_ones(*corners, values)
     for line in chains:
         blur_ones(line, values)
-    alpha = np.float32(1 / (1 + 2.0**-d))  # the published gain of the blur
-    answer = np.einsum("nr,nr->n", weights, values[corners]) * alpha
-    factor = np.sqrt(np.float32(weight) * alpha) / np.sqrt(answer + TINY)
-    return np.asarray(weights * factor[:, None], np.float32)
+    gain = np.float32(1 / (1 + 2.0 ** (1 - remainders)))  # published: of the blur
+    share = np.float32(weight) * gain
+    in_pieces(pool, normalise, count, corners.vertices, values, gain, share, TINY, corners.weights)

@@ -108,15 +108,17 @@ def kernels_of(
     """Both kernels: a lattice, and a stencil for the spatial one where that is possible."""
     height, width = image.shape[:2]
     order = np.concatenate([tile.ravel() for tile in tiles(height, width)])
-    y, x = np.divmod(order, np.int32(width))
-    near = np.stack([x, y], axis=1).astype(np.float32)
-    colours = image.reshape(-1, 3)[order].astype(np.float32) / np.float32(settings.colour_sigma)
-    bilateral = np.concatenate([near / np.float32(settings.bilateral_sigma), colours], axis=1)
-    lattice = build_lattice(bilateral, settings.bilateral_weight, pool)
+    features = np.empty((5, height * width), np.float32)
+    features[1], features[0] = np.divmod(order, np.int32(width))
+    features[:2] /= np.float32(settings.bilateral_sigma)
+    features[2:] = image.reshape(-1, 3)[order].T
+    features[2:] /= np.float32(settings.colour_sigma)
+    lattice = build_lattice(features, settings.bilateral_weight, pool)
     if settings.spatial_sigma == STENCIL_SIGMA:
         return lattice, spatial_stencil(height, width, settings.spatial_weight)
-    near /= np.float32(settings.spatial_sigma)
-    return lattice.joined(build_lattice(near, settings.spatial_weight, pool)), no_stencil(height)
+    features[1], features[0] = np.divmod(order, np.int32(width))
+    features[:2] /= np.float32(settings.spatial_sigma)
+    return lattice.joined(build_lattice(features[:2], settings.spatial_weight, pool)), no_stencil(height)
 
 
 def filter_classes(

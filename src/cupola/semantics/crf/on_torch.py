@@ -78,7 +78,7 @@ def torch_crf(
 def torch_lattice(features: np.ndarray, weight: float, device: torch.device) -> TorchLattice:
     """`lattice.build_lattice` by sorting. features: float32 n d, >= 0."""
     d = features.shape[1]
-    low, strides = (torch.from_numpy(part).to(device) for part in packing(features))
+    low, strides = (torch.from_numpy(part).to(device) for part in packing(features.T))
     scale = torch.from_numpy(axis_scales(d)).to(device)
     cell, rank, weights = simplices(torch.from_numpy(features).to(device), scale)
     corner = torch.arange(d + 1, device=device)

@@ -42,7 +42,7 @@ def spatial_stencil(height: int, width: int, weight: float) -> Stencil:
     every kind."""
     rows = min(height, 2 * BORDER + 1)
     y, x = np.divmod(np.arange(rows * width, dtype=np.int32), np.int32(width))
-    features = np.stack([x, y], axis=1).astype(np.float32)
+    features = np.stack([x, y]).astype(np.float32)
     with ThreadPoolExecutor(1) as pool:
         lattice = build_lattice(features, weight, pool)
     matrix = filter_matrix(lattice)
