@@ -316,7 +316,7 @@ def splat(plane, walk, corners, classes, values):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def blur(start, stop, order, values, base):
+def blur(start, stop, order, base, values):
     """`blur_ones` for vectors, from one start of a line to another; vertex 0 lies at values[base]. In place."""
     half = np.float32(0.5)
     at = base + ~order[start] * LANES

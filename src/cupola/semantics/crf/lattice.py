@@ -8,7 +8,7 @@ along each axis, every pixel collects from its corners. `Lattice` holds what is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -46,12 +46,16 @@ class Lattice:
         return Lattice(Corners(vertices, weights), self.chains + moved, self.size + other.size)
 
 
+def in_parallel(pool: Executor, function: Callable[..., None], calls: Iterable[tuple[Any, ...]]) -> None:
+    """Makes these calls, and waits for them."""
+    for future in [pool.submit(function, *arguments) for arguments in calls]:
+        future.result()
+
+
 def in_pieces(pool: Executor, function: Callable[..., None], count: int, *arguments: Any) -> None:
     """Runs function(start, stop, *arguments) over the pieces of 0 .. count."""
     edges = np.linspace(0, count, PIECES + 1).astype(int).tolist()
-    futures = [pool.submit(function, a, b, *arguments) for a, b in pairwise(edges) if a < b]
-    for future in futures:
-        future.result()
+    in_parallel(pool, function, [(a, b, *arguments) for a, b in pairwise(edges) if a < b])
 
 
 def axis_scales(dimensions: int) -> Float32[np.ndarray, "d"]:
@@ -96,7 +100,7 @@ def build_lattice(features: Float32[np.ndarray, "d n"], weight: float, pool: Exe
     own = (d + 1) * np.append(strides, 0)
     steps = [(1 - int(own[j]), int(own.sum() - own[j]) - d) for j in range(d + 1)]
     futures = [pool.submit(chain, keys, table, d + 1, *step) for step in steps]
-    corners = Corners(vertices.reshape(-1, d + 1)[simplex_of], weights)
+    corners = Corners(np.take(vertices.reshape(-1, d + 1), simplex_of, axis=0), weights)
     chains = tuple(future.result() for future in futures)
     normalise_symmetrically(corners, chains, len(keys), weight, pool)
     return Lattice(corners, chains, len(keys))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import pairwise, product
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -17,7 +16,7 @@ from numba import config
 
 from cupola.errors import DataError
 from cupola.semantics.crf.kernels import BLOCK, REACH, Walk, begin, blur, end, splat, update
-from cupola.semantics.crf.lattice import Lattice, build_lattice, in_pieces
+from cupola.semantics.crf.lattice import Lattice, build_lattice, in_parallel, in_pieces
 from cupola.semantics.crf.settings import CrfSettings
 from cupola.semantics.crf.stencil import STENCIL_SIGMA, Stencil, no_stencil, spatial_stencil
 from cupola.semantics.crf.vectors import LANES
@@ -55,8 +54,9 @@ def dense_crf(
         from cupola.semantics.crf.on_torch import named_device, torch_crf
 
         return torch_crf(image, probabilities, settings, named_device(device))
-    with ThreadPoolExecutor(config.NUMBA_NUM_THREADS) as pool:  # type: ignore[attr-defined]  # set by its start
-        return mean_field(image, probabilities, settings, pool)
+    threads: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set by its start
+    with ThreadPoolExecutor(threads) as pool:
+        return mean_field(image, probabilities, settings, pool, threads)
 
 
 def check(image: np.ndarray, probabilities: np.ndarray) -> None:
@@ -81,29 +81,38 @@ def mean_field(
     image: UInt8[np.ndarray, "h w 3"],
     probabilities: Float32[np.ndarray, "k h w"],
     settings: CrfSettings,
-    pool: ThreadPoolExecutor,
+    pool: Executor,
+    threads: int,
 ) -> Float32[np.ndarray, "k h w"]:
-    """`dense_crf` on the CPU, with the threads of `pool`."""
+    """`dense_crf` on the CPU, with so many threads in `pool`."""
     classes, height, width = probabilities.shape
     count, walk = height * width, visit(height, width, -(-classes // LANES))
     runs, values = len(walk.firsts), walk.planes * LANES
-    lattice, stencil = kernels_of(image, settings, pool)
-    logs, vertices = aligned(count * values), aligned(lattice.size * values)
-    now, new = (aligned((count + 2 * walk.room) * values) for _ in range(2))
     planes = np.ascontiguousarray(probabilities).reshape(classes, count)
-    in_pieces(pool, begin, runs, planes, np.float32(settings.smallest_probability), IMPOSSIBLE, walk, logs, now)
+    logs = aligned(count * values)
+    now, new = (aligned((count + 2 * walk.room) * values) for _ in range(2))
+    # Beside the lattice, whose hash tables keep one thread busy.
+    begun = pool.submit(
+        begin, 0, runs, planes, np.float32(settings.smallest_probability), IMPOSSIBLE, walk, logs, now
+    )
+    lattice, stencil = kernels_of(image, settings, pool)
+    vertices = aligned(lattice.size * values)
+    pieces = blur_pieces(lattice, walk.planes, -(-threads // walk.planes))
+    begun.result()
     for _ in range(settings.steps):
-        filter_classes(lattice, walk, now, vertices, pool)
+        vertices.fill(0)
+        in_parallel(pool, splat, [(plane, walk, lattice.corners, now, vertices) for plane in range(walk.planes)])
+        for line in pieces:
+            in_parallel(pool, blur, [(*piece, vertices) for piece in line])
         in_pieces(pool, update, runs, walk, lattice.corners, stencil, vertices, logs, now, new)
         now, new = new, now
-    del logs, new, vertices
-    result = np.empty((classes, count), np.float32)
+    result = logs[: classes * count].reshape(classes, count)  # no longer needed
     in_pieces(pool, end, runs, walk, now, result)
     return result.reshape(classes, height, width)
 
 
 def kernels_of(
-    image: UInt8[np.ndarray, "h w 3"], settings: CrfSettings, pool: ThreadPoolExecutor
+    image: UInt8[np.ndarray, "h w 3"], settings: CrfSettings, pool: Executor
 ) -> tuple[Lattice, Stencil]:
     """Both kernels: a lattice, and a stencil for the spatial one where that is possible."""
     height, width = image.shape[:2]
@@ -111,7 +120,7 @@ def kernels_of(
     features = np.empty((5, height * width), np.float32)
     features[1], features[0] = np.divmod(order, np.int32(width))
     features[:2] /= np.float32(settings.bilateral_sigma)
-    features[2:] = image.reshape(-1, 3)[order].T
+    features[2:] = np.take(image.reshape(-1, 3), order, axis=0).T
     features[2:] /= np.float32(settings.colour_sigma)
     lattice = build_lattice(features, settings.bilateral_weight, pool)
     if settings.spatial_sigma == STENCIL_SIGMA:
@@ -121,25 +130,16 @@ def kernels_of(
     return lattice.joined(build_lattice(features[:2], settings.spatial_weight, pool)), no_stencil(height)
 
 
-def filter_classes(
-    lattice: Lattice, walk: Walk, classes: Float32[np.ndarray, "_"], values: Float32[np.ndarray, "_"],
-    pool: ThreadPoolExecutor,
-) -> None:  # fmt: skip
-    """Gives the classes to the vertices and blurs there. Writes `values`."""
-    values.fill(0)
-    in_pieces(pool, splat_planes, walk.planes, walk, lattice.corners, classes, values)
-    pieces = -(-pool._max_workers // walk.planes)
+def blur_pieces(lattice: Lattice, planes: int, pieces: int) -> list[list[tuple[int, int, np.ndarray, int]]]:
+    """For each axis, what may be blurred at the same time: in each plane so many pieces of whole lines, as arguments of
+    `kernels.blur`. No result depends on their number."""
+    result = []
     for line in lattice.chains:
         starts = np.append(np.flatnonzero(line < 0), len(line))
         edges = np.unique(starts[np.searchsorted(starts, np.linspace(0, len(line), pieces + 1))]).tolist()
-        bases = range(0, len(values), lattice.size * LANES)
-        for future in [pool.submit(blur, a, b, line, values, base) for base in bases for a, b in pairwise(edges)]:
-            future.result()
-
-
-def splat_planes(start: int, stop: int, *arguments: Any) -> None:
-    for plane in range(start, stop):
-        splat(plane, *arguments)
+        bases = range(0, planes * lattice.size * LANES, lattice.size * LANES)
+        result.append([(start, stop, line, base) for base in bases for start, stop in pairwise(edges)])
+    return result
 
 
 def tiles(height: int, width: int) -> list[Int32[np.ndarray, "_ _"]]:
