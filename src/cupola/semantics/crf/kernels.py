@@ -23,8 +23,8 @@ from cupola.semantics.crf.vectors import (
     log,
     repeat,
     scale,
-    smaller,
     store,
+    store_afar,
     total,
 )
 
@@ -450,21 +450,22 @@ def _soften(scores, length, planes, result, at, stride):
             sums = add(sums, load(scores, k))
         factor = np.float32(1) / total(sums)
         for plane in range(planes):
-            store(result, to + plane * stride, scale(factor, load(scores, first + plane * LANES)))
+            store_afar(result, to + plane * stride, scale(factor, load(scores, first + plane * LANES)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def begin(start, stop, probabilities, smallest, impossible, walk, logs, classes):
+def begin(start, stop, runs, probabilities, smallest, impossible, walk, logs, classes):
     """Clipped logarithms of the probabilities, and their softmax: the clipped probabilities over their sum.
 
-    probabilities: float32 k n; impossible: the logarithm of the classes that fill the last plane. Of some runs.
+    Of the runs runs[start:stop]. probabilities: float32 k n; impossible: the logarithm of what fills the last plane.
     """
-    count, planes = probabilities.shape[1], walk.planes
-    rows = _lines(planes * BLOCK)
-    for run in range(start, stop):
+    (kinds, count), planes = probabilities.shape, walk.planes
+    rows, padding = _lines(BLOCK * planes), _lines(planes)
+    padding[kinds:] = impossible
+    for run in runs[start:stop]:
         first, place = walk.firsts[run], walk.starts[run]
         length = walk.starts[run + 1] - place
-        for k in range(len(probabilities)):
+        for k in range(kinds):
             for i in range(length):
                 rows[i * planes * LANES + k] = min(max(probabilities[k, first + i], smallest), np.float32(1))
         for i in range(length):
@@ -474,21 +475,18 @@ def begin(start, stop, probabilities, smallest, impossible, walk, logs, classes)
             factor = np.float32(1) / total(sums)
             for plane in range(planes):
                 values = load(rows, (i * planes + plane) * LANES)
-                store(logs, (plane * count + place + i) * LANES, log(larger(values, repeat(smallest))))
+                unary = add(log(larger(values, repeat(smallest))), load(padding, plane * LANES))
+                store_afar(logs, (plane * count + place + i) * LANES, unary)
                 at = plane * (count + 2 * walk.room) + walk.room + first + i
-                store(classes, at * LANES, scale(factor, values))
-        for k in range(len(probabilities), planes * LANES):
-            for i in range(length):
-                logs[(k // LANES * count + place + i) * LANES + k % LANES] = impossible
+                store_afar(classes, at * LANES, scale(factor, values))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def end(start, stop, walk, classes, probabilities):
-    """probabilities[k, p] = what `classes` holds of them. Of some runs."""
+    """probabilities[k, p] = what `classes` holds of them. Of some blocks of pixels."""
     count = probabilities.shape[1]
-    for run in range(start, stop):
-        first, length = walk.firsts[run], walk.starts[run + 1] - walk.starts[run]
+    for first in range(start * BLOCK, min(stop * BLOCK, count), BLOCK):
         for k in range(len(probabilities)):
             at = (k // LANES * (count + 2 * walk.room) + walk.room) * LANES + k % LANES
-            for p in range(first, first + length):
+            for p in range(first, min(first + BLOCK, count)):
                 probabilities[k, p] = classes[at + p * LANES]

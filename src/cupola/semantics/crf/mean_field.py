@@ -93,7 +93,7 @@ def mean_field(
     now, new = (aligned((count + 2 * walk.room) * values) for _ in range(2))
     # Beside the lattice, whose hash tables keep one thread busy.
     begun = pool.submit(
-        begin, 0, runs, planes, np.float32(settings.smallest_probability), IMPOSSIBLE, walk, logs, now
+        begin, 0, runs, np.argsort(walk.firsts), planes, np.float32(settings.smallest_probability), IMPOSSIBLE, walk, logs, now
     )
     lattice, stencil = kernels_of(image, settings, pool)
     vertices = aligned(lattice.size * values)
@@ -107,7 +107,7 @@ def mean_field(
         in_pieces(pool, update, runs, walk, lattice.corners, stencil, vertices, logs, now, new)
         now, new = new, now
     result = logs[: classes * count].reshape(classes, count)  # no longer needed
-    in_pieces(pool, end, runs, walk, now, result)
+    in_pieces(pool, end, -(-count // BLOCK), walk, now, result)
     return result.reshape(classes, height, width)
 
 

@@ -160,6 +160,13 @@ def store(builder: Any, array: Value, index: Value, values: Value) -> None:
     builder.store(values, _address(builder, array, index), align=4)
 
 
+@operation(types.void, numbers, types.intp, vector)
+def store_afar(builder: Any, array: Value, index: Value, values: Value) -> None:
+    """`store` past the caches, to a whole cache line that is not read soon."""
+    stored = builder.store(values, _address(builder, array, index), align=4 * LANES)
+    stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
+
+
 @operation(types.void, numbers, types.intp)
 def fetch_early(builder: Any, array: Value, index: Value) -> None:
     """Asks the memory for the cache line of array[index], which is going to be read."""
@@ -196,12 +203,6 @@ def scale(builder: Any, factor: Value, values: Value) -> Value:
 def larger(builder: Any, a: Value, b: Value) -> Value:
     """The larger of each pair."""
     return _larger(builder, a, b)
-
-
-@operation(vector, vector, vector)
-def smaller(builder: Any, a: Value, b: Value) -> Value:
-    """The smaller of each pair."""
-    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
 
 
 @operation(types.float32, vector)
