@@ -338,18 +338,25 @@ def blur(start, stop, order, base, values):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _add_corners(run, walk, corners, values, logs, scores):
-    """Scores of one run of pixels: the unary term and what the lattice reports."""
-    count, start = len(corners.weights), walk.starts[run]
-    size = LANES
+    """Scores of one run of pixels: the unary term and what the lattice reports.
+
+    Two planes at a time, which share the work of finding a vertex; of an odd number the last one is done twice.
+    """
+    count, start, size = len(corners.weights), walk.starts[run], len(values) // walk.planes
     for i in range(start, walk.starts[run + 1]):
         early = min(i + AHEAD, count - 1)
-        for plane in range(walk.planes):
-            base = plane * (len(values) // walk.planes)
-            score = load(logs, (plane * count + i) * LANES)
+        for one in range(0, walk.planes, 2):
+            other = min(one + 1, walk.planes - 1)
+            here, there = one * size, other * size
+            score, score_there = load(logs, (one * count + i) * LANES), load(logs, (other * count + i) * LANES)
             for r in range(corners.weights.shape[1]):
-                fetch_early(values, base + corners.vertices[early, r] * size)
-                score = add_scaled(score, corners.weights[i, r], load(values, base + corners.vertices[i, r] * size))
-            store(scores, ((i - start) * walk.planes + plane) * LANES, score)
+                soon, at = corners.vertices[early, r] * LANES, corners.vertices[i, r] * LANES
+                fetch_early(values, here + soon)
+                fetch_early(values, there + soon)
+                score = add_scaled(score, corners.weights[i, r], load(values, here + at))
+                score_there = add_scaled(score_there, corners.weights[i, r], load(values, there + at))
+            store(scores, ((i - start) * walk.planes + one) * LANES, score)
+            store(scores, ((i - start) * walk.planes + other) * LANES, score_there)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
