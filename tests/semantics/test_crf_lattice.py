@@ -13,9 +13,9 @@ from numba import config
 
 from cupola.errors import ConfigError, DataError
 from cupola.semantics.crf import CrfSettings, dense_crf
-from cupola.semantics.crf.kernels import corner_keys, embed
-from cupola.semantics.crf.lattice import axis_scales, build_lattice, packing
 from cupola.semantics.crf.on_torch import torch_crf
+from cupola.semantics.crf.permutohedral.kernels import corner_keys, embed
+from cupola.semantics.crf.permutohedral.lattice import axis_scales, build_lattice, packing
 
 DENSE = CrfSettings(3.0, 2.0, 12.0, 40.0, 2.0, steps=3)
 """Wide kernels: there the lattice comes near the true Gaussian."""

@@ -2,31 +2,29 @@
 
 Mean field with a spatial and a bilateral Gaussian kernel, Potts compatibility and symmetric normalisation, on the
 permutohedral lattice. A step gives all class probabilities to the lattice, blurs there, and recomputes every pixel from
-what the lattice and the stencil return. Classes lie side by side in memory, in groups of 32.
+what the lattice and the stencil return. Classes lie side by side in memory, in planes of 16.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import Executor, ThreadPoolExecutor
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, UInt8
 from numba import config
 
 from cupola.errors import DataError
-from cupola.semantics.crf.kernels import BLOCK, REACH, Walk, begin, blur, end, splat, update
-from cupola.semantics.crf.lattice import Lattice, build_lattice, in_parallel, in_pieces
+from cupola.semantics.crf.kernels import begin, blur, end, splat, update
+from cupola.semantics.crf.parallel import in_parallel, in_pieces
+from cupola.semantics.crf.permutohedral import Lattice, build_lattice
 from cupola.semantics.crf.settings import CrfSettings
 from cupola.semantics.crf.stencil import STENCIL_SIGMA, Stencil, no_stencil, spatial_stencil
 from cupola.semantics.crf.vectors import LANES
+from cupola.semantics.crf.walk import BLOCK, tiles, visit
 
-TILE_ROWS = 32
-"""Rows of the tiles in whose order pixels are visited: their vertices fit the second cache."""
 CACHE_LINE = 64
 """Bytes. A vector that starts at a multiple of it lies in one line."""
-IMPOSSIBLE = np.float32(-1e30)
-"""Log-probability of the classes that fill up the last group."""
 SMALLEST_CLASSES = 2
 
 
@@ -92,9 +90,7 @@ def mean_field(
     logs = aligned(count * values)
     now, new = (aligned((count + 2 * walk.room) * values) for _ in range(2))
     # Beside the lattice, whose hash tables keep one thread busy.
-    begun = pool.submit(
-        begin, 0, runs, np.argsort(walk.firsts), planes, np.float32(settings.smallest_probability), IMPOSSIBLE, walk, logs, now
-    )
+    begun = pool.submit(begin, planes, np.float32(settings.smallest_probability), walk, logs, now)
     lattice, stencil = kernels_of(image, settings, pool)
     vertices = aligned(lattice.size * values)
     pieces = blur_pieces(lattice, walk.planes, -(-threads // walk.planes))
@@ -111,9 +107,7 @@ def mean_field(
     return result.reshape(classes, height, width)
 
 
-def kernels_of(
-    image: UInt8[np.ndarray, "h w 3"], settings: CrfSettings, pool: Executor
-) -> tuple[Lattice, Stencil]:
+def kernels_of(image: UInt8[np.ndarray, "h w 3"], settings: CrfSettings, pool: Executor) -> tuple[Lattice, Stencil]:
     """Both kernels: a lattice, and a stencil for the spatial one where that is possible."""
     height, width = image.shape[:2]
     order = np.concatenate([tile.ravel() for tile in tiles(height, width)])
@@ -140,20 +134,6 @@ def blur_pieces(lattice: Lattice, planes: int, pieces: int) -> list[list[tuple[i
         bases = range(0, planes * lattice.size * LANES, lattice.size * LANES)
         result.append([(start, stop, line, base) for base in bases for start, stop in pairwise(edges)])
     return result
-
-
-def tiles(height: int, width: int) -> list[Int32[np.ndarray, "_ _"]]:
-    """The numbers of the pixels in each tile."""
-    pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    corners = product(range(0, height, TILE_ROWS), range(0, width, BLOCK))
-    return [pixels[y : y + TILE_ROWS, x : x + BLOCK] for y, x in corners]
-
-
-def visit(height: int, width: int, planes: int) -> Walk:
-    """All pixels, tile by tile."""
-    lengths = [np.full(len(tile), tile.shape[1]) for tile in tiles(height, width)]
-    firsts = np.concatenate([tile[:, 0] for tile in tiles(height, width)]).astype(np.int64)
-    return Walk(np.append(0, np.cumsum(np.concatenate(lengths))), firsts, width, planes, REACH * (width + 1))
 
 
 def aligned(count: int) -> Float32[np.ndarray, "_"]:

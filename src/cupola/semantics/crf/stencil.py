@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32
 from scipy import sparse
 
-from cupola.semantics.crf.kernels import BORDER, REACH, Stencil
-from cupola.semantics.crf.lattice import Lattice, build_lattice
+from cupola.semantics.crf.permutohedral import Lattice, build_lattice
 
 STENCIL_SIGMA = 1.0
 """Reach [px] at which rows are steps of the lattice."""
+REACH = 3
+"""Farthest tap [px]: half a simplex, three blurs and half a simplex."""
+BORDER = 2 * REACH
+"""Rows near the border that have weights of their own: their taps reach rows whose normalisation the border changes."""
 NEGLIGIBLE = 1e-6
 """Share of the kernel's weight below which a tap is only rounding: where a pixel lies on a vertex."""
 UNEQUAL = 1e-5
@@ -27,6 +31,21 @@ UNEQUAL = 1e-5
 
 CACHED = 4
 """Stencils that are kept: frames of one video have one size. About 3 MB each at 1280 columns."""
+
+
+class Stencil(NamedTuple):
+    """A weighted sum over the neighbourhood of every pixel."""
+
+    weights: Float32[np.ndarray, "kinds width 7 7"]
+    """For each kind of row, and each column: of the neighbours up to 3 pixels away, row by row."""
+    kinds: Int32[np.ndarray, "height"]
+    """Kind of each row; `BORDER` away from the border."""
+    thin: Float32[np.ndarray, "width 3 7"]
+    """For rows of that kind the weights of the same row, of the first above and below, and of the second above and
+    below (only the three in the middle), after each row has got half of the two beside it."""
+    left: int
+    right: int
+    """First column where `thin` may be used, and first one after it where it may not."""
 
 
 def no_stencil(height: int) -> Stencil:
@@ -86,7 +105,8 @@ def filter_matrix(lattice: Lattice) -> sparse.coo_array:
     count, corners = lattice.corners.vertices.shape
     rows = np.repeat(np.arange(count), corners)
     take = sparse.csr_array(
-        (lattice.corners.weights.ravel().astype(np.float64), (rows, lattice.corners.vertices.ravel())), (count, lattice.size)
+        (lattice.corners.weights.ravel().astype(np.float64), (rows, lattice.corners.vertices.ravel())),
+        (count, lattice.size),
     )
     result = take.T.tocsr()
     for line in lattice.chains:

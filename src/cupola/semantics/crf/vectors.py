@@ -8,7 +8,7 @@ machine's vector width. An array is one-dimensional, contiguous float32, and its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -56,12 +56,12 @@ _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 
 
-class Vector(types.Type):  # type: ignore[misc]  # Numba has no types either
+class Vector(types.Type):
     """Numba's name for a vector."""
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector) -> None:
         super().__init__(manager, kind, _FLOATS)
 
@@ -73,12 +73,12 @@ numbers = types.Array(types.float32, 1, "C")
 def operation(result: types.Type, *arguments: types.Type) -> Callable[[Callable[..., Value]], Callable[..., Any]]:
     """Makes a function for compiled code out of one that writes its instructions.
 
-    result, arguments: what the function returns and takes. The decorated function takes LLVM's builder, then a value for
-    each argument (of an array, the address of its first number), and returns the resulting value.
+    result, arguments: what the function returns and takes. The decorated function takes LLVM's builder, then a value
+    for each argument (of an array, the address of its first number), and returns the resulting value.
     """
 
     def decorate(build: Callable[..., Value]) -> Callable[..., Any]:
-        def generate(context: Any, builder: Any, signature: Any, values: list[Value]) -> Value:
+        def generate(context: Any, builder: Any, signature: Any, values: Sequence[Value]) -> Value:
             given = [
                 context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
                 for kind, value in zip(arguments, values, strict=True)

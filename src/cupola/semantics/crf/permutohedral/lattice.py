@@ -8,30 +8,42 @@ along each axis, every pixel collects from its corners. `Lattice` holds what is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from cupola.errors import ConfigError
-from cupola.semantics.crf.kernels import Corners, blur_ones, chain, corner_keys, embed, normalise, number_keys, splat_ones
+from cupola.semantics.crf.parallel import in_pieces
+from cupola.semantics.crf.permutohedral.kernels import (
+    blur_ones,
+    chain,
+    corner_keys,
+    embed,
+    normalise,
+    number_keys,
+    splat_ones,
+)
 
 TINY = np.float32(1e-20)
 """Keeps the normalisation of a pixel without weight finite (published)."""
-PIECES = 16
-"""Parts that a loop over pixels is cut into, for up to so many threads. No result depends on it."""
+
+
+class Corners(NamedTuple):
+    """Where each pixel lies in the lattice: the vertices around it, and what it gives to and takes from each."""
+
+    vertices: Int32[np.ndarray, "n corners"]
+    weights: Float32[np.ndarray, "n corners"]
 
 
 @dataclass(frozen=True)
 class Lattice:
     """Where each pixel lies, and which vertices lie on a line.
 
-    corners: vertices around each pixel and weights such that give, blur, take is the symmetric, normalised, weighted
-    kernel; chains: for each axis the vertices line by line (`kernels.chain`); size: number of vertices.
+    corners: with weights such that give, blur, take is the symmetric, normalised, weighted kernel; chains: for each
+    axis the vertices line by line (`kernels.chain`); size: number of vertices.
     """
 
     corners: Corners
@@ -44,18 +56,6 @@ class Lattice:
         vertices = np.concatenate([self.corners.vertices, other.corners.vertices + np.int32(self.size)], axis=1)
         weights = np.concatenate([self.corners.weights, other.corners.weights], axis=1)
         return Lattice(Corners(vertices, weights), self.chains + moved, self.size + other.size)
-
-
-def in_parallel(pool: Executor, function: Callable[..., None], calls: Iterable[tuple[Any, ...]]) -> None:
-    """Makes these calls, and waits for them."""
-    for future in [pool.submit(function, *arguments) for arguments in calls]:
-        future.result()
-
-
-def in_pieces(pool: Executor, function: Callable[..., None], count: int, *arguments: Any) -> None:
-    """Runs function(start, stop, *arguments) over the pieces of 0 .. count."""
-    edges = np.linspace(0, count, PIECES + 1).astype(int).tolist()
-    in_parallel(pool, function, [(a, b, *arguments) for a, b in pairwise(edges) if a < b])
 
 
 def axis_scales(dimensions: int) -> Float32[np.ndarray, "d"]:
