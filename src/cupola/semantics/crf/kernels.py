@@ -41,11 +41,13 @@ def _lines(count):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def splat(plane, walk, corners, classes, values):
-    """Adds the probabilities of one plane's classes, times their weights, to the corners of every pixel.
+    """Adds up on the vertices the probabilities of one plane's classes, times their weights, of the pixels around.
 
-    classes, values: float32, of pixels and vertices. Serial, so that the sums have one order.
+    classes, values: of pixels and vertices. Serial, so that the sums have one order.
     """
-    count, base = len(corners.weights), plane * (len(values) // walk.planes)
+    count, size = len(corners.weights), len(values) // walk.planes
+    base = plane * size
+    values[base : base + size] = 0
     for run in range(len(walk.firsts)):
         start = walk.starts[run]
         here = plane * (count + 2 * walk.room) + walk.room + walk.firsts[run] - start

@@ -96,7 +96,6 @@ def mean_field(
     pieces = blur_pieces(lattice, walk.planes, -(-threads // walk.planes))
     begun.result()
     for _ in range(settings.steps):
-        vertices.fill(0)
         in_parallel(pool, splat, [(plane, walk, lattice.corners, now, vertices) for plane in range(walk.planes)])
         for line in pieces:
             in_parallel(pool, blur, [(*piece, vertices) for piece in line])

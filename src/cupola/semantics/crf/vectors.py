@@ -63,7 +63,7 @@ class Vector(types.Type):
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector) -> None:
-        super().__init__(manager, kind, _FLOATS)
+        super().__init__(manager, kind, _FLOATS)  # type: ignore[no-untyped-call]
 
 
 vector = Vector(name=f"float32x{LANES}")
@@ -107,7 +107,8 @@ def _whole(value: int) -> Value:
 def _call(builder: Any, name: str, result: Any, *arguments: Value) -> Value:
     """Calls one of LLVM's own functions."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+    function = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+    return builder.call(function, arguments)
 
 
 def _fused(builder: Any, a: Value, b: Value, c: Value) -> Value:
