@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import cupola
-from cupola.cli import VERBS
+from cupola.cli import VERBS, module_name
 
 SOURCE = Path(cupola.__file__).parents[1]
 
@@ -39,7 +39,7 @@ LAYERS = (
 
 ENTRIES = frozenset(
     {"cupola", "cupola.cli", "cupola.cli.__main__"}
-    | {f"cupola.cli.{verb.replace('-', '_')}" for verb in VERBS}
+    | {module_name(verb) for verb in VERBS}
     | set(cupola._HOMES.values())
 )
 """Where use begins: the verbs, `python -m cupola.cli`, and the homes of the public names."""

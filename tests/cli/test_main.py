@@ -1,6 +1,6 @@
 import pytest
 
-from cupola.cli import main
+from cupola.cli import VERBS, find_verb, main, module_name
 
 
 def test_help_lists_every_verb(capsys):
@@ -13,6 +13,24 @@ def test_help_lists_every_verb(capsys):
 def test_a_mistyped_verb_gets_the_nearest(capsys):
     assert main(["pseudolabel"]) == 2
     assert "did you mean `pseudo-label`?" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two_words(monkeypatch):
+    monkeypatch.setitem(VERBS, "make tea-pots", "a verb of two words")
+
+
+def test_a_verb_may_have_two_words(two_words):
+    assert find_verb(["make", "tea-pots", "now"]) == ("make tea-pots", ["now"])
+    assert find_verb(["train", "labels"]) == ("train", ["labels"])
+    assert find_verb(["make"]) == (None, ["make"])
+    assert module_name("make tea-pots") == "cupola.cli.make_tea_pots"
+
+
+@pytest.mark.parametrize("words", [["make"], ["make", "teapots"], ["maek", "tea-pots"], ["make", "--help"]])
+def test_half_a_verb_of_two_words_gets_the_whole(two_words, words, capsys):
+    assert main(words) == 2
+    assert f"there is no verb `{words[0]}`; did you mean `make tea-pots`?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["--version"])

@@ -29,9 +29,36 @@ def _usage() -> str:
         "usage: cupola VERB ...",
         "",
     ]
-    lines += [f"  {verb:14}{what}" for verb, what in VERBS.items()]
+    width = max(len(verb) for verb in VERBS) + 2
+    lines += [f"  {verb:{width}}{what}" for verb, what in VERBS.items()]
     lines += ["", "`cupola VERB --help` explains one verb. Start with `cupola demo`."]
     return "\n".join(lines)
+
+
+def find_verb(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The verb that a command line begins with, of one word or of two (None: there is no such verb), and what follows
+    it."""
+    for words in (2, 1):
+        verb = " ".join(arguments[:words])
+        if len(arguments) >= words and verb in VERBS:
+            return verb, arguments[words:]
+    return None, arguments
+
+
+def module_name(verb: str) -> str:
+    """The module of a verb: `cupola.cli.pseudo_label` of `pseudo-label`; two words are joined in the same way."""
+    return f"cupola.cli.{re.sub('[ -]', '_', verb)}"
+
+
+def _no_verb(arguments: list[str]) -> str:
+    """What to say of a command line that begins with no verb."""
+    from difflib import get_close_matches
+
+    first, both = arguments[0], " ".join(arguments[:2])
+    longer = [verb for verb in VERBS if verb.startswith(f"{first} ")]
+    near = get_close_matches(first, VERBS, n=1) or get_close_matches(both, VERBS, n=1) or longer
+    hint = f"did you mean `{near[0]}`?" if near else "`cupola --help` lists the verbs"
+    return f"there is no verb `{first}`; {hint}"
 
 
 def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
@@ -97,17 +124,13 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    verb = arguments[0]
-    if verb not in VERBS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "`cupola --help` lists the verbs"
-        print(f"cupola: there is no verb `{verb}`; {hint}", file=sys.stderr)
+    verb, rest = find_verb(arguments)
+    if verb is None:
+        print(f"cupola: {_no_verb(arguments)}", file=sys.stderr)
         return 2
-    module = import_module(f"cupola.cli.{verb.replace('-', '_')}")
+    module = import_module(module_name(verb))
     try:
-        result = module.command(**_parse(verb, module.command, arguments[1:]))
+        result = module.command(**_parse(verb, module.command, rest))
         module.show(result)
     except CupolaError as error:
         print(f"cupola {verb}: {error}", file=sys.stderr)
