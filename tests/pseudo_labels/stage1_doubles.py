@@ -72,6 +72,9 @@ class GreySemantics:
     def fit_described(self, frames, seed):
         return GreyModel(self.classes, max(frames), self.give_scores)
 
+    def load(self, path):
+        return GreyModel.load(path)
+
 
 @dataclass(frozen=True)
 class GreyModel:
@@ -145,7 +148,6 @@ def double_parts(**changed) -> Parts:
         "correspondence": FlatCorrespondence(),
         "motion": BrightObjects(),
         "semantics": GreySemantics(),
-        "load_model": GreyModel.load,
     }
     return Parts(**(parts | changed))
 

@@ -270,7 +270,10 @@ def _of_type(value: Any, kind: type) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """A key of a dictionary or an element of a set: text, a number, or a flat tuple of these."""
+    """A key of a dictionary or an element of a set: text, a number, or a flat tuple of these. A name becomes its text:
+    Lightning before 1.5 files the states of callbacks under their classes."""
+    if isinstance(value, Name):
+        return value.path
     if isinstance(value, tuple) and not any(isinstance(part, tuple) for part in value):
         return tuple(_key(part) for part in value)
     if value is None or isinstance(value, (str, bytes, int, float)):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from cupola import __version__
 from cupola.config import plain, save_config
@@ -48,8 +48,8 @@ from cupola.pseudo_labels.store import (
     LabelStore,
     relative_data,
 )
-from cupola.pseudo_labels.tasks import DescribeFrame, FuseFrame, LabelFrame, Pair, SemanticMethod, SemanticModel
-from cupola.semantics import OfflineModel, OfflineSemantics
+from cupola.pseudo_labels.tasks import DescribeFrame, FuseFrame, LabelFrame, Pair
+from cupola.semantics import AnySemantics, OfflineSemantics, SemanticMethod, SemanticModel
 from cupola.visualize import class_palette
 
 Item = TypeVar("Item")
@@ -65,14 +65,22 @@ FUSED_IN_PASSING = 100
 """Fusing so many frames takes about as long as starting one more worker (20 ms against 2 s)."""
 
 
+@runtime_checkable
+class HasHashes(Protocol):
+    """A part whose results depend on the content of files."""
+
+    def hashes(self) -> dict[str, str]:
+        """Setting that names a file -> SHA-256 of its content."""
+        ...
+
+
 @dataclass(frozen=True)
 class Parts:
-    """What stage 1 is put together from; load_model reads back what the semantics' model saved."""
+    """What stage 1 is put together from."""
 
     correspondence: CorrespondenceProvider
     motion: MotionSegmenter
     semantics: SemanticMethod
-    load_model: Callable[[Path], SemanticModel] = OfflineModel.load
 
     def check(self, pairs: Sequence[Pair]) -> None:
         """Raises, before any work, the error of a part that lacks its files (weights, fields)."""
@@ -82,9 +90,16 @@ class Parts:
                 part.check(keys)
 
     def described(self) -> dict[str, Any]:
-        """Class names and settings, as the manifest keeps them."""
+        """Class names, settings and hashes of files, as the manifest keeps them."""
         named = {"correspondence": self.correspondence, "motion": self.motion, "semantics": self.semantics}
-        return {part: {**plain(value), "name": type(value).__name__} for part, value in named.items()}
+        return {
+            part: {
+                **plain(value),
+                "name": type(value).__name__,
+                **({"sha256": value.hashes()} if isinstance(value, HasHashes) else {}),
+            }
+            for part, value in named.items()
+        }
 
 
 def pseudo_label(
@@ -95,7 +110,7 @@ def pseudo_label(
     scale: float = 1.0,
     correspondence: AnyCorrespondence = ClassicalCorrespondence(),
     motion: AnyMotion = EgoMotionSegmenter(),
-    semantics: OfflineSemantics = OfflineSemantics(),
+    semantics: AnySemantics = OfflineSemantics(),
     fusion: FusionSettings = FusionSettings(),
     limit: int | None = None,
     every: int = 1,
@@ -116,7 +131,7 @@ def pseudo_label(
         scale: factor for the image size.
         correspondence: method of flow and disparity, by name, and its settings.
         motion: method of the moving objects, by name, and its settings.
-        semantics: settings of the pseudo classes.
+        semantics: method of the pseudo classes, by name, and its settings.
         fusion: which classes are things and what is ignored.
         limit: at most this many frames, the first ones.
         every: take every K-th pair of frames.
@@ -132,6 +147,7 @@ def pseudo_label(
     Raises:
         DataError: no stereo pair is found, or more than half of the frames cannot be read.
         StoreError: `out` was made with other settings, or another run is writing to it.
+        CheckpointError: weights of a method are missing or cannot be used.
         DiskError: the disk is full; what was finished is kept.
     """
     arguments = dict(locals())
@@ -244,9 +260,9 @@ def _fitted(
     """
     path, seed = arguments["out"] / MODEL, arguments["seed"]
     if path.exists():
-        return parts.load_model(path)
+        return parts.semantics.load(path)
     if other is not None:
-        model = parts.load_model(other / MODEL)
+        model = parts.semantics.load(other / MODEL)
         model.save(path)
         return model
     numbers = parts.semantics.choose(len(pairs))
@@ -254,7 +270,7 @@ def _fitted(
     task = DescribeFrame(dataset, parts.correspondence, parts.semantics, seed)
     done = _map(engine, task, items, "fitting pseudo classes", len(items))
     described = [one for one in in_order((item[0], one) for item, one in done) if one is not None]
-    if not described:
+    if items and not described:
         raise DataError(f"none of {len(items)} frames of {dataset.root} can be read; `cupola inspect` tells more")
     model = parts.semantics.fit_described(described, seed)
     model.save(path)

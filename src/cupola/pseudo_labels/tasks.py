@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
 
 from cupola.correspondence import CorrespondenceProvider
 from cupola.data import FrameRecord, StereoDataset, VideoFrame
@@ -25,38 +24,9 @@ from cupola.pseudo_labels.rule import FusionRule
 from cupola.pseudo_labels.sizes import extents
 from cupola.pseudo_labels.statistics import PartStatistics, count_classes, count_parts
 from cupola.pseudo_labels.store import PANOPTIC, read_parts, read_semantic, write_parts, write_semantic
-from cupola.semantics import SemanticSegmenter
-from cupola.types import StereoFrame
+from cupola.semantics import SemanticMethod, SemanticModel
 
 Pair = tuple[FrameRecord, FrameRecord]
-
-
-@runtime_checkable
-class SemanticModel(SemanticSegmenter, Protocol):
-    """Fitted pseudo classes that can be kept."""
-
-    def save(self, path: Path) -> None:
-        """Writes the model."""
-        ...
-
-
-@runtime_checkable
-class SemanticMethod(Protocol):
-    """Settings that pseudo classes are fitted with, frame by frame, so that frames can be spread over processes."""
-
-    def choose(self, count: int) -> list[int]:
-        """Which of `count` frames to fit on."""
-        ...
-
-    def describe(
-        self, frame: StereoFrame, disparity: Float32[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"], seed: int
-    ) -> Any:
-        """What fitting needs of one frame."""
-        ...
-
-    def fit_described(self, frames: Sequence[Any], seed: int) -> SemanticModel:
-        """The model of described frames."""
-        ...
 
 
 @dataclass

@@ -12,13 +12,13 @@ import numpy as np
 import yaml
 
 from cupola.config import plain, save_config
-from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, CorrespondenceProvider
+from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, CorrespondenceProvider, NeedsFiles
 from cupola.data import FrameRecord, StereoDataset, open_dataset
 from cupola.engines import choose_engine, in_order
 from cupola.errors import ConfigError, DataError, StoreError
 from cupola.io import write_ids
 from cupola.progress import progress
-from cupola.semantics.offline import Described, OfflineModel, OfflineSemantics
+from cupola.semantics import AnySemantics, OfflineSemantics, SemanticMethod, SemanticModel
 from cupola.types import VOID
 
 UNKNOWN = 255
@@ -47,10 +47,10 @@ class _Describe:
 
     dataset: StereoDataset
     correspondence: CorrespondenceProvider
-    semantics: OfflineSemantics
+    semantics: SemanticMethod
     seed: int
 
-    def __call__(self, item: tuple[int, FrameRecord]) -> Described | None:
+    def __call__(self, item: tuple[int, FrameRecord]) -> Any:
         try:
             frame = self.dataset.frame(item[1])
         except DataError:
@@ -64,7 +64,7 @@ class _WriteMap:
 
     dataset: StereoDataset
     correspondence: CorrespondenceProvider
-    model: OfflineModel
+    model: SemanticModel
     out: Path
 
     def __call__(self, record: FrameRecord) -> str | None:
@@ -84,7 +84,7 @@ def semantic_maps(
     layout: str = "auto",
     scale: float = 1.0,
     correspondence: AnyCorrespondence = ClassicalCorrespondence(),
-    semantics: OfflineSemantics = OfflineSemantics(),
+    semantics: AnySemantics = OfflineSemantics(),
     limit: int | None = None,
     every: int = 1,
     seed: int = 0,
@@ -101,7 +101,7 @@ def semantic_maps(
         layout: layout of the data set; `auto` finds out.
         scale: factor for the image size; the maps have the scaled size.
         correspondence: method of the disparity, by name, and its settings.
-        semantics: settings of the pseudo classes.
+        semantics: method of the pseudo classes, by name, and its settings.
         limit: at most this many frames, the first ones.
         every: take every K-th frame.
         seed: of all random draws.
@@ -112,12 +112,16 @@ def semantic_maps(
 
     Raises:
         DataError: no frame can be read.
-        StoreError: `out` was made with other settings.
+        StoreError: `out` was made with other settings or weights.
+        CheckpointError: weights of a method are missing or cannot be used.
         DiskError: the disk is full; what was finished is kept.
     """
     arguments = dict(locals())
     dataset = open_dataset(data, layout, scale)
     records = _chosen(dataset, every, limit)
+    for part in (correspondence, semantics):
+        if isinstance(part, NeedsFiles):
+            part.check([(record.key, record.key) for record in records])
     _begin(out, arguments)
     unread = replace(dataset, records=())  # frames travel one by one; their list need not travel with each
     model = _model(out, _Describe(unread, correspondence, semantics, seed), records, workers)
@@ -154,15 +158,15 @@ def _begin(out: Path, arguments: dict[str, Any]) -> None:
     save_config(path, **arguments)
 
 
-def _model(out: Path, task: _Describe, records: Sequence[FrameRecord], workers: int) -> OfflineModel:
+def _model(out: Path, task: _Describe, records: Sequence[FrameRecord], workers: int) -> SemanticModel:
     """The model of an earlier run, or a new one, saved. Raises `DataError` where no frame can be read."""
     path = out / MODEL
     if path.exists():
-        return OfflineModel.load(path)
+        return task.semantics.load(path)
     items = [(position, records[number]) for position, number in enumerate(task.semantics.choose(len(records)))]
     done = _map(task, items, workers, "fitting pseudo classes", len(items))
     described = [one for one in in_order((item[0], one) for item, one in done) if one is not None]
-    if not described:
+    if items and not described:
         raise DataError(f"none of {len(items)} frames can be read, for instance {items[0][1].left}")
     model = task.semantics.fit_described(described, task.seed)
     model.save(path)

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -77,6 +78,8 @@ class OfflineSemantics:
     smallest_share: float = 0.0045
     fit_frames: int = 60
 
+    name: ClassVar[str] = "offline"
+
     def __post_init__(self) -> None:
         if not 1 <= self.classes <= 254:
             raise ConfigError(f"semantics.classes must lie in 1 .. 254, but is {self.classes}")
@@ -137,6 +140,10 @@ class OfflineSemantics:
         centres, mass = weighted_kmeans(points[used], pixels[used], self.clusters, rng)
         class_of_cluster = merge_clusters(centres, mass, self.classes, self.smallest_share)
         return OfflineModel(centre, spread, bandwidth, centres, class_of_cluster, seed)
+
+    def load(self, path: Path) -> OfflineModel:
+        """What `OfflineModel.save` wrote: see `OfflineModel.load`."""
+        return OfflineModel.load(path)
 
 
 def _standardised(

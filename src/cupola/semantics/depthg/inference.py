@@ -1,0 +1,177 @@
+"""Pseudo classes at two scales, weighed by depth (spec-stage1 5.2; paper Eq. 3).
+
+The low pass sees the whole image and knows near things, which fill its cells; the high pass sees far things in
+windows. Every pixel averages the two, the low one with the weight 1 / (depth + 1 m).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, UInt8
+from torch import Tensor
+
+from cupola.semantics.backbones import normalised
+from cupola.semantics.backbones.settings import IMAGENET_DEVIATION, IMAGENET_MEAN
+from cupola.semantics.depthg.checkpoint import Depthg
+from cupola.semantics.depthg.layout import Size, high_size, low_size, pixels, sampling, windows
+from cupola.semantics.depthg.settings import DepthgSettings, Form, Space
+
+FARTHEST = 0.5
+"""Disparities up to this are far away, however far [px] (spec-stage1 5.2)."""
+
+TINY = 1e-10
+"""Added to the disparity by the published code [px] (spec-stage1 2)."""
+
+GPU_BATCH = 8
+"""Windows at once on a GPU. On a CPU one is as fast and takes least memory."""
+
+STRIP = 32
+"""Rows of pixels whose codes are held at once: 16 MB for 100 channels and 1280 columns."""
+
+
+def depth_weight(
+    disparity: Float32[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"], scale: float, form: Form = "paper"
+) -> Float32[np.ndarray, "h w"]:
+    """Weight of the low pass, 1 / (depth + 1 m). scale: focal length times baseline [px m].
+
+    What is far away or unknown gets the depth of half a pixel of disparity. The published code takes an unknown
+    disparity for 0 and that for a depth of 0, so that the sky is classified by the low pass alone (S14, S16).
+    """
+    metre = np.float32(scale)
+    if form == "published":
+        known = np.where(valid, disparity, np.float32(0))
+        depth = metre / (known + np.float32(TINY)) * (known != 0)
+    else:
+        near = valid & (np.where(valid, disparity, np.float32(0)) > FARTHEST)
+        depth = metre / np.where(near, disparity, np.float32(FARTHEST))
+    weight: Float32[np.ndarray, "h w"] = 1 / (depth + 1)
+    return weight
+
+
+@torch.inference_mode()
+def predict(
+    network: Depthg, image: UInt8[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"], settings: DepthgSettings
+) -> Float32[np.ndarray, "k h w"]:
+    """Probability of every pseudo class at every pixel of an RGB image.
+
+    weight: of the low pass, read where `settings.scales` is "depth-guided". Raises `ConfigError` where the published
+    form is asked for and the network's cells do not fit into the image.
+    """
+    prepared = normalised(image)
+    if settings.scales == "low":
+        scores = low_scores(network, prepared, settings)
+    elif settings.scales == "high":
+        scores = high_scores(network, prepared, settings)
+    else:
+        low, high = low_scores(network, prepared, settings), high_scores(network, prepared, settings)
+        share = weight if settings.scales == "depth-guided" else np.full_like(weight, 0.5)
+        scores = high.add_(low.sub_(high).mul_(torch.from_numpy(share).to(low.device)))
+    probabilities = scores.softmax(0) if settings.space == "log" else scores
+    return np.asarray(probabilities.cpu().numpy())
+
+
+def low_scores(
+    network: Depthg, image: Float32[np.ndarray, "3 h w"], settings: DepthgSettings
+) -> Float32[Tensor, "k h w"]:
+    """Scores of the whole image at the low size, at its own: (log-)probabilities, see `settings.space`.
+
+    image: normalised. Codes, not scores, are averaged with those of the mirrored image and then interpolated.
+    """
+    size, patch = (image.shape[1], image.shape[2]), network.backbone.patch
+    scaled = low_size(size, settings, patch)
+    small = resized(image, scaled).to(_device(network))[None]
+    if settings.flip_low:
+        small = torch.cat([small, small.flip(-1)])
+    code = codes(network, small)
+    code = code[0] if len(code) == 1 else (code[0] + code[1].flip(-1)) / 2
+    scores = code.new_empty(network.probe.classes, *size)
+    for rows, columns, part in pixel_scores(network, code, size, scaled, (0, 0), scaled, settings.space):
+        scores[:, rows, columns] = part
+    return scores
+
+
+def high_scores(
+    network: Depthg, image: Float32[np.ndarray, "3 h w"], settings: DepthgSettings
+) -> Float32[Tensor, "k h w"]:
+    """Scores by windows of the image at the high size, averaged where they overlap; see `low_scores`."""
+    size, patch = (image.shape[1], image.shape[2]), network.backbone.patch
+    scaled = high_size(size, settings, patch)
+    plan = windows(scaled, settings, patch)
+    large = resized(image, scaled).to(_device(network))
+    above, left = plan.padding
+    large = torch.nn.functional.pad(large, (left, left, above, above))
+    height, width = plan.size
+    scores = large.new_zeros(network.probe.classes, *size)
+    cover = large.new_zeros(size)
+    batch = settings.batch or (1 if large.device.type == "cpu" else GPU_BATCH)
+    for start in range(0, len(plan.corners), batch):
+        corners = plan.corners[start : start + batch]
+        crops = [large[:, y + above : y + above + height, x + left : x + left + width] for y, x in corners]
+        for corner, code in zip(corners, codes(network, torch.stack(crops)), strict=True):
+            for rows, columns, part in pixel_scores(network, code, size, scaled, corner, plan.size, settings.space):
+                scores[:, rows, columns] += part
+                cover[rows, columns] += 1
+    return scores.div_(cover)
+
+
+def codes(network: Depthg, images: Float32[Tensor, "b 3 h w"]) -> Float32[Tensor, "b d rows columns"]:
+    """Codes of normalised images, one a cell."""
+    code: Tensor = network.head(network.backbone(images))
+    return code
+
+
+def pixel_scores(
+    network: Depthg,
+    code: Float32[Tensor, "d rows columns"],
+    size: Size,
+    scaled: Size,
+    corner: tuple[int, int],
+    extent: Size,
+    space: Space,
+) -> Iterator[tuple[slice, slice, Float32[Tensor, "k y x"]]]:
+    """(rows, columns, scores) of the pixels of an image that a window decides, a strip of rows at a time.
+
+    size: of the image [px]; scaled: to which it was resized; corner, extent: of the window in that; code: its cells.
+    """
+    chosen = [pixels(*axis) for axis in zip(size, scaled, corner, extent, strict=True)]
+    vertical, horizontal = (
+        torch.from_numpy(sampling(*axis, network.backbone.patch)).to(code.device)
+        for axis in zip(chosen, size, scaled, corner, code.shape[1:], strict=True)
+    )
+    for start in range(0, len(vertical), STRIP):
+        strip = torch.einsum("yr,drc->dyc", vertical[start : start + STRIP], code) @ horizontal.T
+        scores = network.probe.log_probabilities(strip[None])[0]
+        first = chosen[0].start + start
+        yield slice(first, first + scores.shape[1]), chosen[1], scores if space == "log" else scores.exp_()
+
+
+def resized(image: Float32[np.ndarray, "3 h w"], size: Size) -> Float32[Tensor, "3 h2 w2"]:
+    """Area filter where the image shrinks, so that fine texture does not alias, linear where it grows. To half the
+    size this is the published code's bilinear filter."""
+    if image.shape[1:] == size:
+        return torch.from_numpy(image)
+    shrinks = size[0] < image.shape[1]
+    scaled = cv2.resize(
+        np.ascontiguousarray(image.transpose(1, 2, 0)),
+        (size[1], size[0]),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+    )
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def crf_image(image: UInt8[np.ndarray, "h w 3"], form: Form) -> UInt8[np.ndarray, "h w 3"]:
+    """The image as the CRF is given it: blue first, since the lattice treats its axes differently. The published code
+    comes back from normalised values and cuts the bytes off, so that up to a third of them are one lower."""
+    if form == "published":
+        mean, deviation = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_DEVIATION, np.float32)
+        back = normalised(image).transpose(1, 2, 0) * deviation + mean
+        image = (back * np.float32(255)).astype(np.uint8)
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _device(network: Depthg) -> torch.device:
+    return network.probe.clusters.device
