@@ -18,6 +18,7 @@ VERBS = {
     "train": "stage 2: train the panoptic network on a label store",
     "predict": "panoptic maps of single images",
     "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
+    "ablate pseudo-labels": "what each part of stage 1 is worth: the paper's tables, measured",
     "doctor": "explain this machine: what is installed, what will run",
 }
 
@@ -78,8 +79,11 @@ def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
     parser.add_function_arguments(command, as_group=False, as_positional=True, sub_configs=False, skip=set(methods))
     for argument, method in methods.items():
         parser.add_class_arguments(method, argument, sub_configs=False)
+    optional = _optional_positionals(command)
     action: Any
     for action in parser._actions:
+        if action.dest in optional:
+            action.nargs, action.option_strings = "?", []
         if action.dest in methods:
             action.metavar, action.help = "NAME", method_help(command, action.dest)
         # A positional list is written as on any command line (A B C), not as JSON: the parser then checks each element.
@@ -91,6 +95,17 @@ def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
     except ArgumentError as error:
         raise _explained(verb, parser, error) from error
     return {name: value for name, value in values.items() if name != "config"}
+
+
+def _optional_positionals(command: Any) -> set[str]:
+    """Arguments of `command` before its `*` that have a default: on the command line, words that may be left out."""
+    from inspect import Parameter, signature
+
+    return {
+        name
+        for name, parameter in signature(command).parameters.items()
+        if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD and parameter.default is not Parameter.empty
+    }
 
 
 def _explained(verb: str, parser: Any, error: Exception) -> Exception:
