@@ -61,12 +61,13 @@ def plot_depths(rows: Sequence[Measured]) -> UInt8[np.ndarray, "h w 3"]:
 def _axes(height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    plot = Figure(figsize=(9, height), layout="constrained")
+    plot = Figure(figsize=(10.5, height), layout="constrained")
     return plot, plot.subplots()
 
 
 def _finished(plot: Any, axes: Any) -> UInt8[np.ndarray, "h w 3"]:
-    axes.legend(fontsize=8)
+    axes.set_axisbelow(True)
+    plot.legend(loc="outside right upper", fontsize=8)
     return picture_of(plot)
 
 

@@ -24,7 +24,7 @@ TITLES: dict[int, str] = {
     11: "Table 11: moving objects",
 }
 
-PAPER_FUSION = FusionSettings(threshold=0.08, stuff_instances="drop_and_ignore", movable=0, sizes=0)
+PAPER_FUSION = FusionSettings(threshold=0.08, stuff_instances="drop_and_ignore", movable=0.0, sizes=0)
 """Fusion as in the paper, without what cupola adds to it."""
 
 THRESHOLDS = {0.04: 17.8, 0.06: 18.1, 0.08: 18.1, 0.10: 18.1, 0.12: 17.7, 0.14: 16.7}
