@@ -21,6 +21,7 @@ PACKAGES = (
     "lightning-fabric",
     "jsonargparse",
     "safetensors",
+    "timm",
 )
 """Packages whose versions decide results; they are recorded with every result."""
 

@@ -158,6 +158,16 @@ def test_published_dino_files(tmp_path):
             load_backbone(BackboneSettings(other, path), CPU)
 
 
+def test_a_head_that_belongs_to_the_features_is_kept(tmp_path):
+    """ConvNeXt calls its last norm `head.norm`."""
+    backbone = random_backbone("test_convnext", 1)
+    assert "head.norm.weight" in backbone.network.state_dict()
+    torch.save(backbone.network.state_dict() | {"head.fc.weight": torch.zeros(2, 2)}, tmp_path / "w.pth")
+    loaded = load_backbone(BackboneSettings("test_convnext", tmp_path / "w.pth"), CPU)
+    given_images = images(1, 3, 64, 64)
+    assert torch.equal(loaded(given_images), backbone(given_images))
+
+
 def test_faults_of_a_file(tmp_path, timm_file):
     path, backbone = timm_file
     with pytest.raises(ConfigError, match="never downloaded"):

@@ -4,7 +4,7 @@ config.yaml            the command that made it
 manifest.json          data set, parts, settings, the keys of all frames
 frames.jsonl           a line a finished (or failed) frame
 timings.jsonl          seconds each part took, a line a frame
-semantics_model.npz    the fitted pseudo classes
+semantics_model.npz    the fitted pseudo classes, or which file of weights holds them
 instances/KEY.png      16 bit: 0 = none, 1.. = moving objects
 semantics/KEY.png      8 bit: pseudo class, 255 = unknown (before alignment)
 parts/KEY.png          16 bit: the finer class that each pixel's pseudo class is made of, 65535 = unknown

@@ -24,7 +24,7 @@ HEADS = ("head.", "fc.", "heads.", "classifier.")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Name -> tensor of a published file, without wrappers' names and without heads. Raises `CheckpointError`."""
+    """Name -> tensor of a published file, without wrappers' names. Raises `CheckpointError`."""
     return named_tensors(read_checkpoint(path, settings=SETTINGS), path)
 
 
@@ -37,8 +37,7 @@ def named_tensors(content: Any, source: Path) -> dict[str, Tensor]:
     if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
         held = ", ".join(list(tensors)[:5]) or f"a {type(content).__name__}"
         raise CheckpointError(f"{source} holds no weights of a backbone, but {held}")
-    named = {_bare(name): value for name, value in tensors.items()}
-    return {name: value for name, value in named.items() if not name.startswith(HEADS)}
+    return {_bare(name): value for name, value in tensors.items()}
 
 
 def _bare(name: str) -> str:
@@ -48,9 +47,10 @@ def _bare(name: str) -> str:
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: Path, architecture: str) -> None:
-    """Gives the network exactly these weights, as float32. Raises `CheckpointError`, naming `source`, where one is
-    missing, unknown or of another shape."""
+    """Gives the network exactly these weights, as float32, without heads that it has not. Raises `CheckpointError`,
+    naming `source`, where a weight is missing, unknown or of another shape."""
     expected = network.state_dict()
+    state = {name: tensor for name, tensor in state.items() if name in expected or not name.startswith(HEADS)}
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]  # counts steps of training
     if missing or unknown:
