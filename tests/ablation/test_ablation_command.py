@@ -118,6 +118,44 @@ def test_a_finished_run_is_only_scored_again(ablation, street, monkeypatch):
     assert (ablation.out / "ablation.json").read_bytes() == whole
 
 
+@pytest.fixture(scope="module")
+def depthg(tmp_path_factory):
+    """A small random network as a file of DepthG's."""
+    from cupola.semantics.backbones import random_backbone
+    from cupola.semantics.depthg.checkpoint import save_depthg
+    from cupola.semantics.depthg.head import ClusterProbe, DepthgHead
+
+    path = tmp_path_factory.mktemp("weights") / "depthg.safetensors"
+    backbone = random_backbone("dino_vits8", 0, width=64, depth=1, heads=1, grid=4)
+    save_depthg(path, backbone, DepthgHead(backbone.channels, 6), ClusterProbe(5, 6), {})
+    return path
+
+
+def test_rows_of_one_network_share_its_passes(street, depthg, tmp_path, monkeypatch):
+    """One pass at the high and two at the low scale (one mirrored) for six ways to read a frame; each row is what a
+    direct run gives."""
+    from cupola.semantics.depthg import inference
+
+    passes = Counter()
+    for name in ("low_scores", "high_scores"):
+
+        def counting(*arguments, inner=getattr(inference, name), name=name):
+            passes[name] += 1
+            return inner(*arguments)
+
+        counting.__name__ = name
+        monkeypatch.setattr(inference, name, counting)
+    run = {"limit": 1, "workers": 1}
+    found = ablate_pseudo_labels(street, out=tmp_path / "out", table=10, weights=AblationWeights(depthg=depthg), **run)
+    assert passes == {"low_scores": 2, "high_scores": 1}
+    measured = [one for one in found.rows if one.row.name in ("low", "depth-guided, without CRF")]
+    for one in measured:
+        direct = tmp_path / one.row.semantics.name
+        pseudo_label(street, out=direct, semantics=one.row.semantics.part, fusion=one.row.fusion, **run)
+        assert evaluate(direct, street).to_dict() == one.evaluation.to_dict()
+    assert len({one.by_depth["all"] for one in measured}) == 2
+
+
 def test_depths_do_not_matter_where_all_is_equally_far(ablation, tmp_path):
     store = LabelStore.open(ablation.out / "stores" / row(ablation, 10, "offline (cupola's own)").row.store)
     for key in store.keys:

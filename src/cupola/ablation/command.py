@@ -19,7 +19,7 @@ from typing import Any
 from cupola.ablation.ablation_report import NOTE, as_text, numbers, table_of, write_ablation_report
 from cupola.ablation.kept import KeptCorrespondence, KeptMotion, KeptSemantics, check
 from cupola.ablation.measure import DEPTH_TABLE, Measured, ScoreDepths, ScoreLabels, WriteDepth, plain_figures
-from cupola.ablation.rows import PAPER_FUSION, TITLES, Row, ablation_rows, folder_name
+from cupola.ablation.rows import PAPER_FUSION, TITLES, Option, Row, ablation_rows, folder_name
 from cupola.ablation.settings import AblationWeights
 from cupola.config import plain, save_config
 from cupola.data import StereoDataset, open_dataset
@@ -35,6 +35,7 @@ from cupola.pseudo_labels import LabelStore, Parts
 from cupola.pseudo_labels.completion import mapped
 from cupola.pseudo_labels.pipeline import chosen_pairs, label_pairs
 from cupola.pseudo_labels.tasks import Pair
+from cupola.semantics import DepthgSemantics
 
 SEQUENCES, FRAMES, HEIGHT, WIDTH = 24, 3, 192, 384
 """Of the rendered street: many scenes of few frames, as in the demo, of which all but the last have a successor."""
@@ -159,7 +160,7 @@ def _label(
 ) -> None:
     """Makes the label store of every row, each once. All parts are checked before the first is used."""
     stores = {row.store: row for row in run}
-    parts = {name: _remembering(row, out / "kept") for name, row in stores.items()}
+    parts = {name: _remembering(row, run, out / "kept") for name, row in stores.items()}
     for one in parts.values():
         one.check(pairs)
     for name, row in progress(list(stores.items()), "label stores"):
@@ -182,13 +183,23 @@ def _label(
         label_pairs(parts[name], dataset, pairs, of_store)
 
 
-def _remembering(row: Row, folder: Path) -> Parts:
-    """The row's parts, which share what they find with those of other rows."""
+def _remembering(row: Row, run: Sequence[Row], folder: Path) -> Parts:
+    """The row's parts, which share what they find with those of the other rows that are run."""
     found = folder / folder_name(row.correspondence)
+
+    def kept_semantics(option: Option, sharing: tuple[KeptSemantics, ...] = ()) -> KeptSemantics:
+        return KeptSemantics(option.part, folder / folder_name(row.correspondence, option), sharing)
+
+    others = dict.fromkeys(other.semantics for other in run if other.correspondence == row.correspondence)
+    sharing = tuple(
+        kept_semantics(option)
+        for option in others
+        if option != row.semantics and all(isinstance(one.part, DepthgSemantics) for one in (option, row.semantics))
+    )
     return Parts(
         KeptCorrespondence(row.correspondence.part, found),
         KeptMotion(row.motion.part, folder / folder_name(row.correspondence, row.motion)),
-        KeptSemantics(row.semantics.part, folder / folder_name(row.correspondence, row.semantics)),
+        kept_semantics(row.semantics, sharing),
     )
 
 

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -39,11 +39,15 @@ def kept(path: Path, kind: type[Found], find: Callable[[], Found], *, compress: 
     if there is not None:
         return kind(**there)
     found = find()
-    values = {field.name: getattr(found, field.name) for field in fields(kind)}  # type: ignore[arg-type]
+    _write(path, found, compress)
+    return found
+
+
+def _write(path: Path, found: Any, compress: bool = True) -> None:
+    values = {field.name: getattr(found, field.name) for field in fields(found)}
     with atomic_path(path) as temporary:
         write = np.savez_compressed if compress else np.savez
         write(temporary, **{name: value for name, value in values.items() if value is not None})
-    return found
 
 
 def _read(path: Path, *names: str) -> dict[str, np.ndarray] | None:
@@ -102,10 +106,15 @@ class KeptMotion:
 
 @dataclass(frozen=True)
 class KeptSemantics:
-    """Pseudo classes of `inner`, in `folder`, which belongs to one way of finding the correspondence."""
+    """Pseudo classes of `inner`, in `folder`, which belongs to one way of finding the correspondence.
+
+    sharing: others that fit nothing and can share the work on a frame with `inner`: what they find of it is written
+    with what `inner` finds.
+    """
 
     inner: SemanticMethod
     folder: Path
+    sharing: tuple[KeptSemantics, ...] = ()
 
     @property
     def _model(self) -> Path:
@@ -129,19 +138,34 @@ class KeptSemantics:
             return self.load(self._model)
         model = self.inner.fit_described(frames, seed)
         model.save(self._model)
-        return KeptModel(model, self.folder)
+        return self._kept(model)
 
     def load(self, path: Path) -> KeptModel:
         """Reads what a model of `inner` has saved. Raises `StoreError`."""
-        return KeptModel(self.inner.load(path), self.folder)
+        return self._kept(self.inner.load(path))
+
+    def _kept(self, model: SemanticModel) -> KeptModel:
+        return KeptModel(model, self.folder, tuple(other.fit_described((), 0) for other in self.sharing))
+
+
+@runtime_checkable
+class SharesWork(Protocol):
+    """A model that looks at a frame once for several models."""
+
+    def together(
+        self, others: Sequence[Any], frame: StereoFrame, disparity: Disparity, valid: Known
+    ) -> list[SemanticMap]:
+        """What it and the others find."""
+        ...
 
 
 @dataclass(frozen=True)
 class KeptModel:
-    """Fitted pseudo classes whose maps are kept in `folder`."""
+    """Pseudo classes whose maps are kept in `folder`; sharing: see `KeptSemantics`."""
 
     inner: SemanticModel
     folder: Path
+    sharing: tuple[KeptModel, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -151,15 +175,27 @@ class KeptModel:
     def __call__(self, frame: StereoFrame, disparity: Disparity, valid: Known) -> SemanticMap:
         """Class of every pixel and, where there are finer ones, its part; no scores."""
 
-        def classes() -> SemanticMap:
-            found = self.inner(frame, disparity, valid)
-            return SemanticMap(found.classes, parts=found.parts)
+        def find() -> SemanticMap:
+            others = [other for other in self.sharing if not other._map(frame.key).exists()]
+            if not others or not isinstance(self.inner, SharesWork):
+                return _without_scores(self.inner(frame, disparity, valid))
+            found, *more = self.inner.together([other.inner for other in others], frame, disparity, valid)
+            for other, one in zip(others, more, strict=True):
+                _write(other._map(frame.key), _without_scores(one))
+            return _without_scores(found)
 
-        return kept(self.folder / "maps" / f"{frame.key}.npz", SemanticMap, classes, compress=True)
+        return kept(self._map(frame.key), SemanticMap, find, compress=True)
+
+    def _map(self, key: str) -> Path:
+        return self.folder / "maps" / f"{key}.npz"
 
     def save(self, path: Path) -> None:
         """Writes the model as `inner` does."""
         self.inner.save(path)
+
+
+def _without_scores(found: SemanticMap) -> SemanticMap:
+    return SemanticMap(found.classes, parts=found.parts)
 
 
 def check(part: Any, keys: Sequence[tuple[str, str]]) -> None:
