@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cupola.cli import _parse, find_verb, module_name
+from cupola.cli import _parse, module_of, split_verb
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,9 +24,9 @@ def _commands():
 
 @pytest.mark.parametrize("words", _commands())
 def test_shown_commands_parse(words):
-    verb, rest = find_verb(words)
+    verb, rest = split_verb(words)
     assert verb is not None
-    _parse(verb, import_module(module_name(verb)).command, rest)
+    _parse(verb, import_module(module_of(verb)).command, rest)
 
 
 def test_links_lead_somewhere():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import cupola
-from cupola.cli import VERBS, module_name
+from cupola.cli import VERBS, module_of
 
 SOURCE = Path(cupola.__file__).parents[1]
 
@@ -38,9 +38,7 @@ LAYERS = (
 """The rooms from the ground up. A room imports only itself and rooms of the rows above its own in this table."""
 
 ENTRIES = frozenset(
-    {"cupola", "cupola.cli", "cupola.cli.__main__"}
-    | {module_name(verb) for verb in VERBS}
-    | set(cupola._HOMES.values())
+    {"cupola", "cupola.cli", "cupola.cli.__main__"} | {module_of(verb) for verb in VERBS} | set(cupola._HOMES.values())
 )
 """Where use begins: the verbs, `python -m cupola.cli`, and the homes of the public names."""
 

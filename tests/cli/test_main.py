@@ -1,6 +1,9 @@
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 
-from cupola.cli import VERBS, find_verb, main, module_name
+from cupola.cli import VERBS, _parse, main, module_of, split_verb
 
 
 def test_help_lists_every_verb(capsys):
@@ -21,16 +24,27 @@ def two_words(monkeypatch):
 
 
 def test_a_verb_may_have_two_words(two_words):
-    assert find_verb(["make", "tea-pots", "now"]) == ("make tea-pots", ["now"])
-    assert find_verb(["train", "labels"]) == ("train", ["labels"])
-    assert find_verb(["make"]) == (None, ["make"])
-    assert module_name("make tea-pots") == "cupola.cli.make_tea_pots"
+    assert split_verb(["make", "tea-pots", "now"]) == ("make tea-pots", ["now"])
+    assert split_verb(["train", "labels"]) == ("train", ["labels"])
+    assert split_verb(["make"]) == (None, ["make"])
+    assert module_of("make tea-pots") == "cupola.cli.make_tea_pots"
 
 
-@pytest.mark.parametrize("words", [["make"], ["make", "teapots"], ["maek", "tea-pots"], ["make", "--help"]])
-def test_half_a_verb_of_two_words_gets_the_whole(two_words, words, capsys):
+@pytest.mark.parametrize("words", [["make"], ["make", "teapots"], ["make", "--help"]])
+def test_half_a_verb_of_two_words_asks_for_the_other(two_words, words, capsys):
     assert main(words) == 2
-    assert f"there is no verb `{words[0]}`; did you mean `make tea-pots`?" in capsys.readouterr().err
+    assert "`make` needs to know what: `cupola make tea-pots`" in capsys.readouterr().err
+
+
+def test_two_mistyped_words_get_the_nearest(two_words, capsys):
+    assert main(["maek", "teapots"]) == 2
+    assert "there is no verb `maek`; did you mean `make tea-pots`?" in capsys.readouterr().err
+
+
+def test_an_optional_word_may_be_left_out():
+    command = import_module(module_of("ablate pseudo-labels")).command
+    for words, data in ((["--out", "o"], None), (["D", "--out", "o"], Path("D")), (["--out", "o", "D"], Path("D"))):
+        assert _parse("ablate pseudo-labels", command, words)["data"] == data
 
 
 @pytest.mark.parametrize("verb", ["--version"])

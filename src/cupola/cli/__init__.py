@@ -23,6 +23,31 @@ VERBS = {
 }
 
 
+def split_verb(words: list[str]) -> tuple[str | None, list[str]]:
+    """The verb that `words` begin with, which may be of two words, and the rest; None where it is no verb."""
+    for count in (2, 1):
+        if " ".join(words[:count]) in VERBS:
+            return " ".join(words[:count]), words[count:]
+    return None, words
+
+
+def module_of(verb: str) -> str:
+    """The module of a verb."""
+    return f"cupola.cli.{re.sub('[- ]', '_', verb)}"
+
+
+def _unknown(words: list[str]) -> str:
+    """What to say of words that begin with no verb."""
+    from difflib import get_close_matches
+
+    longer = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]
+    if longer:
+        return f"`{words[0]}` needs to know what: {', '.join(f'`cupola {verb}`' for verb in longer)}"
+    near = get_close_matches(words[0], VERBS, n=1) or get_close_matches(" ".join(words[:2]), VERBS, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "`cupola --help` lists the verbs"
+    return f"there is no verb `{words[0]}`; {hint}"
+
+
 def _usage() -> str:
     from cupola import __version__
 
@@ -36,32 +61,6 @@ def _usage() -> str:
     lines += [f"  {verb:{width}}{what}" for verb, what in VERBS.items()]
     lines += ["", "`cupola VERB --help` explains one verb. Start with `cupola demo`."]
     return "\n".join(lines)
-
-
-def find_verb(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The verb that a command line begins with, of one word or of two (None: there is no such verb), and what follows
-    it."""
-    for words in (2, 1):
-        verb = " ".join(arguments[:words])
-        if len(arguments) >= words and verb in VERBS:
-            return verb, arguments[words:]
-    return None, arguments
-
-
-def module_name(verb: str) -> str:
-    """The module of a verb: `cupola.cli.pseudo_label` of `pseudo-label`; two words are joined in the same way."""
-    return f"cupola.cli.{re.sub('[ -]', '_', verb)}"
-
-
-def _no_verb(arguments: list[str]) -> str:
-    """What to say of a command line that begins with no verb."""
-    from difflib import get_close_matches
-
-    first, both = arguments[0], " ".join(arguments[:2])
-    longer = [verb for verb in VERBS if verb.startswith(f"{first} ")]
-    near = get_close_matches(first, VERBS, n=1) or get_close_matches(both, VERBS, n=1) or longer
-    hint = f"did you mean `{near[0]}`?" if near else "`cupola --help` lists the verbs"
-    return f"there is no verb `{first}`; {hint}"
 
 
 def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
@@ -141,11 +140,11 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    verb, rest = find_verb(arguments)
+    verb, rest = split_verb(arguments)
     if verb is None:
-        print(f"cupola: {_no_verb(arguments)}", file=sys.stderr)
+        print(f"cupola: {_unknown(arguments)}", file=sys.stderr)
         return 2
-    module = import_module(module_name(verb))
+    module = import_module(module_of(verb))
     try:
         result = module.command(**_parse(verb, module.command, rest))
         module.show(result)
