@@ -127,8 +127,9 @@ def write_ablation_report(path: Path, rows: Sequence[Measured], stores: Path, fa
 
 def _pictures(measured: Sequence[Measured], stores: Path) -> Gallery:
     """Labels of a few frames, a column for each row that differs from the others by its parts or alignment."""
-    shown = {(one.row.store, one.row.fusion): one for one in measured if one.row.table != 6}
-    shown = shown or {(one.row.store, one.row.fusion): one for one in measured}
+    chosen = [one for one in measured if one.row.table != 6] or measured
+    shown = {(one.row.store, one.row.fusion): one for one in reversed(chosen)}  # the first of equal rows gives its name
+    shown = dict(reversed(shown.items()))
     labelled = [LabelStore.open(stores / store).fused_with(fusion) for store, fusion in shown]
     palettes = [
         matched_palette(one.evaluation.matched.assignment.tolist(), CITYSCAPES_19)
