@@ -127,6 +127,23 @@ def test_batches_change_nothing(network, batch):
     np.testing.assert_allclose(predict(network, image, weight, replace(SMALL, batch=batch)), whole, atol=1e-6)
 
 
+def test_threads_change_no_bit():
+    """The products of this network are so large that torch would split them among threads, and round otherwise."""
+    backbone, head, probe = random_parts(width=384, heads=6, grid=28)
+    network, before = Depthg(backbone, head, probe, {}), torch.get_num_threads()
+    image, weight = picture(160, 320)
+    found = []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(predict(network, image, weight, replace(SMALL, low=160, high=160)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
 def test_a_mirrored_image_has_mirrored_classes_in_the_low_pass(network):
     image, _ = picture(32, 48)
     one, two = (

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from cupola.ablation.settings import AblationWeights
 from cupola.config import plain
 from cupola.correspondence import ClassicalCorrespondence, FileCorrespondence, RaftCorrespondence
-from cupola.motion import MotionSegmenter, Sf2se3Segmenter
+from cupola.motion import MaskCutSegmenter, MotionSegmenter, Sf2se3Segmenter
 from cupola.pseudo_labels import FusionSettings
 from cupola.semantics import DepthgSemantics, OfflineSemantics
 
@@ -189,7 +189,7 @@ def _scales(weights: AblationWeights, usual: _Usual) -> list[Row]:
 
 def _motions(weights: AblationWeights, usual: _Usual) -> list[Row]:
     rows = [
-        usual.row(11, "MaskCut", 9.9, motion=Option("maskcut", needs="MaskCut, which cupola lacks")),
+        usual.row(11, "MaskCut", 9.9, motion=_given("maskcut", "--weights.dino FILE", weights.dino, MaskCutSegmenter)),
         usual.row(11, "ensemble of SF2SE3", 18.1, motion=ENSEMBLE),
         usual.row(11, "SF2SE3 once", None, motion=SINGLE),
     ]

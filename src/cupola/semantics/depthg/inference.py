@@ -6,21 +6,27 @@ windows. Every pixel averages the two, the low one with the weight 1 / (depth + 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from cupola.semantics.backbones import normalised
 from cupola.semantics.backbones.settings import IMAGENET_DEVIATION, IMAGENET_MEAN
 from cupola.semantics.depthg.checkpoint import Depthg
-from cupola.semantics.depthg.layout import Size, high_size, low_size, pixels, sampling, windows
+from cupola.semantics.depthg.layout import Place, Size, high_size, low_size, windows
 from cupola.semantics.depthg.settings import DepthgSettings, Form, Space
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 FARTHEST = 0.5
 """Disparities up to this are far away, however far [px] (spec-stage1 5.2)."""
@@ -32,7 +38,7 @@ GPU_BATCH = 8
 """Windows at once on a GPU."""
 
 CPU_CELLS = 1600
-"""Cells of the windows at once on a CPU: a window of 320 x 320 px. More gain nothing there, fewer are slower."""
+"""Cells of the windows at once in a thread: a window of 320 x 320 px. More gain nothing there, fewer are slower."""
 
 STRIP = 32
 """Rows of pixels whose codes are held at once: 16 MB for 100 channels and 1280 columns."""
@@ -57,7 +63,6 @@ def depth_weight(
     return weight
 
 
-@torch.inference_mode()
 def predict(
     network: Depthg,
     image: UInt8[np.ndarray, "h w 3"],
@@ -65,7 +70,7 @@ def predict(
     settings: DepthgSettings,
     made: dict[Any, Tensor] | None = None,
 ) -> Float32[np.ndarray, "k h w"]:
-    """Probability of every pseudo class at every pixel of an RGB image.
+    """Probability of every pseudo class at every pixel of an RGB image; the same for any number of threads.
 
     weight: of the low pass, read where `settings.scales` is "depth-guided". made: passes of this network over this
     image, which other settings can share; new ones are added. Raises `ConfigError` where the published form is asked
@@ -100,14 +105,15 @@ def low_scores(
     """
     size, patch = (image.shape[1], image.shape[2]), network.backbone.patch
     scaled = low_size(size, settings, patch)
-    small = resized(image, scaled).to(_device(network))[None]
+    device = _device(network)
+    small = resized(image, scaled).to(device)[None]
     if settings.flip_low:
         small = torch.cat([small, small.flip(-1)])
-    code = codes(network, small)
-    code = code[0] if len(code) == 1 else (code[0] + code[1].flip(-1)) / 2
-    scores = code.new_empty(network.probe.classes, *size)
-    for rows, columns, part in pixel_scores(network, code, size, scaled, (0, 0), scaled, settings.space):
-        scores[:, rows, columns] = part
+    batches = torch.split(small, _batch(scaled, settings, network))
+    code = torch.cat(list(spread(partial(codes, network), batches, device)))
+    mean = code[0] if len(code) == 1 else (code[0] + code[1].flip(-1)) / 2
+    place = Place(size, scaled, (0, 0), scaled)
+    [scores] = spread(partial(pixel_scores, network, place=place, space=settings.space), [mean], device)
     return scores
 
 
@@ -118,22 +124,49 @@ def high_scores(
     size, patch = (image.shape[1], image.shape[2]), network.backbone.patch
     scaled = high_size(size, settings, patch)
     plan = windows(scaled, settings, patch)
-    large = resized(image, scaled).to(_device(network))
+    device = _device(network)
     above, left = plan.padding
-    large = torch.nn.functional.pad(large, (left, left, above, above))
+    large = functional.pad(resized(image, scaled).to(device), (left, left, above, above))
     height, width = plan.size
-    scores = large.new_zeros(network.probe.classes, *size)
-    cover = large.new_zeros(size)
-    cells = height * width // patch**2
-    batch = settings.batch or (GPU_BATCH if large.device.type == "cuda" else max(1, CPU_CELLS // cells))
-    for start in range(0, len(plan.corners), batch):
-        corners = plan.corners[start : start + batch]
+
+    def look(corners: Sequence[tuple[int, int]]) -> list[tuple[Place, Tensor]]:
         crops = [large[:, y + above : y + above + height, x + left : x + left + width] for y, x in corners]
-        for corner, code in zip(corners, codes(network, torch.stack(crops)), strict=True):
-            for rows, columns, part in pixel_scores(network, code, size, scaled, corner, plan.size, settings.space):
-                scores[:, rows, columns] += part
-                cover[rows, columns] += 1
+        places = [Place(size, scaled, corner, plan.size) for corner in corners]
+        found = codes(network, torch.stack(crops))
+        return [
+            (place, pixel_scores(network, code, place, settings.space))
+            for place, code in zip(places, found, strict=True)
+        ]
+
+    batch = _batch(plan.size, settings, network)
+    groups = [plan.corners[start : start + batch] for start in range(0, len(plan.corners), batch)]
+    scores, cover = large.new_zeros(network.probe.classes, *size), large.new_zeros(size)
+    for group in spread(look, groups, device):
+        for place, part in group:
+            scores[:, *place.pixels] += part
+            cover[place.pixels] += 1
     return scores.div_(cover)
+
+
+def spread(
+    function: Callable[[Item], Result], items: Sequence[Item], device: torch.device
+) -> Generator[Result, None, None]:
+    """Results in order, without gradients. On a CPU the items are spread over threads, and each of them computes alone:
+    that leaves no thread waiting for another, and the number of threads changes no bit of a result."""
+
+    def call(item: Item) -> Result:
+        with torch.no_grad():
+            return function(item)
+
+    if device.type != "cpu":
+        yield from map(call, items)
+        return
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield from pool.map(call, items)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def codes(network: Depthg, images: Float32[Tensor, "b 3 h w"]) -> Float32[Tensor, "b d rows columns"]:
@@ -143,28 +176,17 @@ def codes(network: Depthg, images: Float32[Tensor, "b 3 h w"]) -> Float32[Tensor
 
 
 def pixel_scores(
-    network: Depthg,
-    code: Float32[Tensor, "d rows columns"],
-    size: Size,
-    scaled: Size,
-    corner: tuple[int, int],
-    extent: Size,
-    space: Space,
-) -> Iterator[tuple[slice, slice, Float32[Tensor, "k y x"]]]:
-    """(rows, columns, scores) of the pixels of an image that a window decides, a strip of rows at a time.
-
-    size: of the image [px]; scaled: to which it was resized; corner, extent: of the window in that; code: its cells.
-    """
-    chosen = [pixels(*axis) for axis in zip(size, scaled, corner, extent, strict=True)]
-    vertical, horizontal = (
-        torch.from_numpy(sampling(*axis, network.backbone.patch)).to(code.device)
-        for axis in zip(chosen, size, scaled, corner, code.shape[1:], strict=True)
-    )
+    network: Depthg, code: Float32[Tensor, "d rows columns"], place: Place, space: Space
+) -> Float32[Tensor, "k y x"]:
+    """Scores of the pixels that a window decides: codes between cells are interpolated, then compared with the centres.
+    A strip of rows at a time, since codes have many channels."""
+    vertical, horizontal = (torch.from_numpy(weights).to(code.device) for weights in place.sampling(code.shape[1:]))
+    scores = code.new_empty(network.probe.classes, len(vertical), len(horizontal))
     for start in range(0, len(vertical), STRIP):
-        strip = torch.einsum("yr,drc->dyc", vertical[start : start + STRIP], code) @ horizontal.T
-        scores = network.probe.log_probabilities(strip[None])[0]
-        first = chosen[0].start + start
-        yield slice(first, first + scores.shape[1]), chosen[1], scores if space == "log" else scores.exp_()
+        rows = slice(start, start + STRIP)
+        strip = torch.einsum("yr,drc->dyc", vertical[rows], code) @ horizontal.T
+        scores[:, rows] = network.probe.log_probabilities(strip[None])[0]
+    return scores if space == "log" else scores.exp_()
 
 
 def resized(image: Float32[np.ndarray, "3 h w"], size: Size) -> Float32[Tensor, "3 h2 w2"]:
@@ -193,3 +215,10 @@ def crf_image(image: UInt8[np.ndarray, "h w 3"], form: Form) -> UInt8[np.ndarray
 
 def _device(network: Depthg) -> torch.device:
     return network.probe.clusters.device
+
+
+def _batch(size: Size, settings: DepthgSettings, network: Depthg) -> int:
+    """How many images of a size to look at together."""
+    cells = size[0] * size[1] // network.backbone.patch**2
+    automatic = max(1, CPU_CELLS // cells) if _device(network).type == "cpu" else GPU_BATCH
+    return settings.batch or automatic

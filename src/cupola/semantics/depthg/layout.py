@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,23 +65,50 @@ def _aligned(side: int, part: int) -> list[int]:
     return starts if starts[-1] + part == side else [*starts, side - part]
 
 
-def pixels(pixel_count: int, scaled: int, start: int, length: int) -> slice:
+@dataclass(frozen=True)
+class Place:
+    """A window in an image. image: its size [px]; scaled: to which it was resized for the pass; corner, extent: of the
+    window in that (y, x) [px]."""
+
+    image: Size
+    scaled: Size
+    corner: tuple[int, int]
+    extent: Size
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """(rows, columns) of the image's pixels that the window decides: those whose centres it holds."""
+        rows, columns = (pixels(*axis) for axis in zip(self.image, self.scaled, self.corner, self.extent, strict=True))
+        return rows, columns
+
+    def sampling(self, cells: Sequence[int]) -> tuple[Float32[np.ndarray, "y rows"], Float32[np.ndarray, "x columns"]]:
+        """Weights, along either axis, that turn values of the window's cells into values of its pixels."""
+        rows, columns = (
+            sampling(chosen, count, scaled, corner, number, extent // number)
+            for chosen, count, scaled, corner, number, extent in zip(
+                self.pixels, self.image, self.scaled, self.corner, cells, self.extent, strict=True
+            )
+        )
+        return rows, columns
+
+
+def pixels(count: int, scaled: int, start: int, length: int) -> slice:
     """The pixels of an image whose centres lie in [start, start + length) of its scaled version, along one axis."""
     first, last = (
-        -((scaled - 2 * end * pixel_count) // (2 * scaled)) for end in (start, start + length)
-    )  # ceil(end * pixel_count / scaled - 1 / 2)
-    return slice(max(first, 0), min(last, pixel_count))
+        -((scaled - 2 * end * count) // (2 * scaled)) for end in (start, start + length)
+    )  # ceil(end * count / scaled - 1 / 2)
+    return slice(max(first, 0), min(last, count))
 
 
 def sampling(
-    chosen: slice, pixel_count: int, scaled: int, start: int, cells: int, patch: int
+    chosen: slice, count: int, scaled: int, start: int, cells: int, patch: int
 ) -> Float32[np.ndarray, "n cells"]:
     """Weights that turn values of cells into values of pixels, bilinearly, along one axis.
 
-    chosen: pixels of an image of `pixel_count`, which was resized to `scaled`; the first of the cells begins at `start`
+    chosen: pixels of an image of `count`, which was resized to `scaled`; the first of the cells begins at `start`
     of that. Pixels beyond the middle of an outer cell get its value.
     """
-    centres = (np.arange(chosen.start, chosen.stop) + 0.5) * scaled / pixel_count - start
+    centres = (np.arange(chosen.start, chosen.stop) + 0.5) * scaled / count - start
     place = np.clip(centres / patch - 0.5, 0, cells - 1)
     lower = np.minimum(place.astype(np.int64), max(cells - 2, 0))
     share = (place - lower).astype(np.float32)

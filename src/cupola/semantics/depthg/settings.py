@@ -31,8 +31,8 @@ class DepthgSettings:
         batch: windows at once; 0 = automatic.
         device: auto, cpu or cuda.
         form: `paper` does what the paper means; `published` repeats the published code: passes at the image's own size
-            and half of it, windows padded on both sides, zero disparity taken for near, bytes cut off before the CRF; `low` and `high`
-            are not read.
+            and half of it (`low` and `high` are not read), windows padded on both sides, zero disparity taken for near,
+            bytes cut off before the CRF.
     """
 
     weights: Path
