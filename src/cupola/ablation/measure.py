@@ -146,4 +146,4 @@ def depth_ranges(
 
 def plain_figures(values: dict[str, Any]) -> dict[str, Any]:
     """Rounded for JSON; undefined figures are null."""
-    return {name: None if np.isnan(value) else round(float(value), 6) for name, value in values.items()}
+    return {name: None if np.isnan(value) else round(value, 6) for name, value in values.items()}

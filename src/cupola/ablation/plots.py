@@ -29,8 +29,7 @@ def plot_bars(rows: Sequence[Measured]) -> UInt8[np.ndarray, "h w 3"]:
         if one.row.missing:
             axes.text(0.4, place + 0.14, f"not run: {one.row.missing}", fontsize=8, color="#5c6675", va="center")
     axes.set_yticks(places, [one.row.name for one in rows])
-    axes.invert_yaxis()
-    axes.set(xlabel="PQ [%]")
+    axes.set(xlabel="PQ [%]", ylim=(len(rows) - 0.5, -0.5))
     axes.grid(axis="x", alpha=0.3)
     return _finished(plot, axes)
 
