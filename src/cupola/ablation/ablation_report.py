@@ -121,7 +121,7 @@ def write_ablation_report(path: Path, rows: Sequence[Measured], stores: Path, fa
     if measured:
         blocks.append(_pictures(measured, stores))
     missing = len(rows) - len(measured)
-    lead = f"{len(measured)} rows were measured on {facts['frames']}, {missing} could not be run. {NOTE}"
+    lead = f"{len(measured)} rows were measured (frames: {facts['frames']}), {missing} could not be run. {NOTE}"
     write_page(path, Page("What each part of the pseudo labels is worth", lead, blocks, facts))
 
 

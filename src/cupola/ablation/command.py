@@ -40,6 +40,8 @@ from cupola.semantics import DepthgSemantics
 SEQUENCES, FRAMES, HEIGHT, WIDTH = 24, 3, 192, 384
 """Of the rendered street: many scenes of few frames, as in the demo, of which all but the last have a successor."""
 
+REPORT = "report.html"
+
 SCORED_IN_PASSING = 400
 """Scoring so many labels takes about as long as starting one more worker (5 ms against 2 s)."""
 
@@ -49,7 +51,6 @@ class Ablation:
     """What `ablate_pseudo_labels` found: a row's figures or why it was not run, in the order of the tables."""
 
     out: Path
-    dataset: StereoDataset
     rows: tuple[Measured, ...]
     report: Path
 
@@ -117,9 +118,8 @@ def ablate_pseudo_labels(
         _find_depths(out, dataset, run, workers)
     measured = _score(rows, out, settings, len(pairs), workers)
     shutil.rmtree(out / "kept", ignore_errors=True)
-    result = Ablation(out, dataset, measured, out / "report.html")
-    _write(result, arguments | {"data": str(root)}, len(pairs))
-    return result
+    _write(out, dataset, measured, arguments, len(pairs))
+    return Ablation(out, measured, out / REPORT)
 
 
 def render_street(out: Path, seed: int, workers: int = 0) -> Path:
@@ -236,29 +236,33 @@ def _score(
     )
 
 
-def _write(result: Ablation, arguments: Mapping[str, Any], frames: int) -> None:
-    """ablation.json and report.html: equal runs write equal bytes of the first."""
+def _write(
+    out: Path, dataset: StereoDataset, rows: Sequence[Measured], arguments: Mapping[str, Any], frames: int
+) -> None:
+    """ablation.json and report.html: equal runs write equal bytes of the first. frames: that should be scored."""
+    scored = max((len(one.evaluation.keys) for one in rows if one.evaluation is not None), default=0)
     content = {
-        "data": str(result.dataset.root),
-        "layout": result.dataset.layout,
-        "scale": result.dataset.scale,
-        "frames": frames,
+        "data": str(dataset.root),
+        "layout": dataset.layout,
+        "scale": dataset.scale,
+        "frames": scored,
+        "frames_with_truth": frames,
         "seed": arguments["seed"],
         "settings": plain(arguments["settings"]),
         "note": NOTE,
         "versions": installed_versions(),
-        "rows": [_plain_row(one) for one in result.rows],
+        "rows": [_plain_row(one) for one in rows],
     }
-    write_json(result.out / "ablation.json", content)
+    write_json(out / "ablation.json", content)
     facts = {
-        "data": f"{content['data']} ({content['layout']}, scale {content['scale']})",
-        "frames": f"{frames} with truth",
+        "data": f"{content['data']} ({dataset.layout}, scale {dataset.scale})",
+        "frames": f"{scored} scored of {frames} with truth",
         "seed": str(arguments["seed"]),
         "weights": ", ".join(f"{name} {path}" for name, path in plain(arguments["weights"]).items() if path) or "none",
         "evaluation": json.dumps(content["settings"]),
         "versions": ", ".join(f"{name} {version}" for name, version in installed_versions().items()),
     }
-    write_ablation_report(result.report, result.rows, result.out / "stores", facts)
+    write_ablation_report(out / REPORT, rows, out / "stores", facts)
 
 
 def _plain_row(one: Measured) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from cupola.config import plain
 from cupola.correspondence import ClassicalCorrespondence, FileCorrespondence, RaftCorrespondence
 from cupola.motion import MaskCutSegmenter, MotionSegmenter, Sf2se3Segmenter
 from cupola.pseudo_labels import FusionSettings
+from cupola.pseudo_labels.pipeline import HasHashes
 from cupola.semantics import DepthgSemantics, OfflineSemantics
 
 TITLES: dict[int, str] = {
@@ -70,9 +71,9 @@ class Row:
 
 
 def folder_name(*options: Option) -> str:
-    """A name for results of these parts: what they are called, and a digest of all their settings."""
-    settings = json.dumps([plain(option.part) for option in options], sort_keys=True)
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    """A name for results of these parts: what they are called, and a digest of their settings and files of weights."""
+    described = [[plain(one.part), one.part.hashes() if isinstance(one.part, HasHashes) else {}] for one in options]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
     return "_".join([*(option.name for option in options), digest])
 
 
