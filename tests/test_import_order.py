@@ -24,7 +24,7 @@ LAYERS = (
     ("taxonomy",),
     ("io",),
     ("config", "devices", "diagnosis"),
-    ("geometry", "engines", "visualize", "report"),
+    ("geometry", "engines", "visualize", "report", "runs"),
     ("data", "evaluation"),
     ("correspondence",),
     ("semantics",),

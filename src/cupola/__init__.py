@@ -20,6 +20,7 @@ _HOMES = {
     "export_labels": "cupola.pseudo_labels",
     "import_labels": "cupola.pseudo_labels",
     "inspect": "cupola.inspection",
+    "learn_semantics": "cupola.semantics.learning",
     "load": "cupola.prediction",
     "open_dataset": "cupola.data",
     "predict": "cupola.prediction",

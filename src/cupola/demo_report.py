@@ -17,8 +17,8 @@ from cupola.io.coco_panoptic import read_index, read_map
 from cupola.pseudo_labels import LabelStore
 from cupola.pseudo_labels.label_report import class_gallery, shrink, spread
 from cupola.report import Figure, Gallery, Page, Table, picture_of, write_page
+from cupola.runs.metrics import read_metrics
 from cupola.taxonomy import CITYSCAPES_19
-from cupola.training.state import read_metrics
 from cupola.types import PanopticMap
 from cupola.visualize import (
     class_image,

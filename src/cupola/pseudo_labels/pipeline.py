@@ -21,6 +21,7 @@ from cupola.engines import Engine, choose_engine, in_order
 from cupola.errors import ConfigError, DataError
 from cupola.motion import AnyMotion, EgoMotionSegmenter, MotionSegmenter
 from cupola.pseudo_labels.completion import finished_frames, fuse_frames, mapped
+from cupola.pseudo_labels.detail import DetailSettings
 from cupola.pseudo_labels.fuse import FusionSettings
 from cupola.pseudo_labels.journal import (
     TIMINGS,
@@ -52,6 +53,9 @@ MAX_FAILED_SHARE = 0.5
 """A run of which a larger share of frames fails is given up: its input is wrong, not single frames."""
 
 
+AS_FOUND = DetailSettings(rows=0, outlines=False)
+"""Motion is looked for in the images as they are and masks are kept as they were found: the published method."""
+
 FUSED_IN_PASSING = 100
 """Fusing so many frames takes about as long as starting one more worker (20 ms against 2 s)."""
 
@@ -77,11 +81,12 @@ class Wraps(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """What stage 1 is put together from."""
+    """What stage 1 is put together from. detail: by default masks stay as the motion finds them."""
 
     correspondence: CorrespondenceProvider
     motion: MotionSegmenter
     semantics: SemanticMethod
+    detail: DetailSettings = AS_FOUND
 
     def check(self, pairs: Sequence[Pair]) -> None:
         """Raises, before any work, the error of a part that lacks its files (weights, fields)."""
@@ -113,6 +118,7 @@ def pseudo_label(
     correspondence: AnyCorrespondence = ClassicalCorrespondence(),
     motion: AnyMotion = EgoMotionSegmenter(),
     semantics: AnySemantics = OfflineSemantics(),
+    detail: DetailSettings = DetailSettings(),
     fusion: FusionSettings = FusionSettings(),
     limit: int | None = None,
     every: int = 1,
@@ -134,6 +140,7 @@ def pseudo_label(
         correspondence: method of flow and disparity, by name, and its settings.
         motion: method of the moving objects, by name, and its settings.
         semantics: method of the pseudo classes, by name, and its settings.
+        detail: how small moving things are kept.
         fusion: which classes are things and what is ignored.
         limit: at most this many frames, the first ones.
         every: take every K-th pair of frames.
@@ -153,7 +160,7 @@ def pseudo_label(
         DiskError: the disk is full; what was finished is kept.
     """
     arguments = dict(locals())
-    store = label_with(Parts(correspondence, motion, semantics), arguments)
+    store = label_with(Parts(correspondence, motion, semantics, detail), arguments)
     report = out / REPORT
     if not report.exists() or report.stat().st_mtime < (out / STATISTICS).stat().st_mtime:
         write_label_report(report, store, open_dataset(data, layout, scale), correspondence)
@@ -182,8 +189,9 @@ def label_pairs(
             unread = replace(dataset, records=())  # the frames travel with the pairs
             model = _fitted(parts, unread, pairs, arguments, None if other is None else other.path, engine)
             task = LabelFrame(
-                unread, parts.correspondence, parts.motion, model, out, arguments["seed"], arguments["keep_scores"]
-            )
+                unread, parts.correspondence, parts.motion, model, parts.detail, out,
+                arguments["seed"], arguments["keep_scores"],
+            )  # fmt: skip
             entries = finished | _label_frames(task, missing, engine, len(pairs))
             _require_most(entries)
             if missing:
@@ -228,6 +236,7 @@ def _manifest(
         "classes_from": None if other is None else str(other.resolve()),
         "keep_scores": arguments["keep_scores"],
         "parts": parts.described(),
+        "detail": plain(parts.detail),
     }
     return {"cupola": __version__, "run": run, "keys": [first.key for first, _ in pairs]}
 

@@ -8,27 +8,28 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from lightning_fabric import Fabric
 
-from cupola.config import plain, save_config
 from cupola.diagnosis import installed_versions
-from cupola.errors import ConfigError, StoreError
+from cupola.errors import ConfigError
 from cupola.models import PRESETS, NetworkSettings, PanopticNetwork, load_network, save_network
 from cupola.models.checkpoint import CARD
 from cupola.pseudo_labels import LabelStore
+from cupola.runs.directory import claim
+from cupola.runs.metrics import read_metrics
 from cupola.training.augment import AugmentSettings
 from cupola.training.copy_paste import CopyPasteSettings
 from cupola.training.data import load_data, require_same_data
 from cupola.training.loop import OptimizerSettings, Plan, run_training
 from cupola.training.sampler import BatchSettings
 from cupola.training.self_labels import SelfLabelSettings
-from cupola.training.state import read_metrics, remove_state
+from cupola.training.state import remove_state
 
 LAST_STEPS = 50
 """The losses told at the end are means over this many last steps."""
 
-CONFIG = "config.yaml"
+MAY_DIFFER = ("labels", "out", "device")
+"""Arguments that may change between two parts of a run: the labels' content is compared instead of their place."""
 NO_LOSS = ("step", "gradient", "learning_rate", "seconds")
 """Entries of a line of metrics.jsonl that are no losses."""
 
@@ -46,7 +47,8 @@ class BootstrapSettings:
         skip_empty: leave out frames without an object, as the published code does. By default they stay: they teach
             semantics, take pastes, and where labels are ignore-aware they do not speak against objects.
         precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
-        checkpoint_seconds: time between two saved states [s]; a kill loses at most this.
+        saving_share: share of the time that may go into saving the state. A kill loses the steps since it was saved
+            last: two seconds or so of the small network's; each step is saved where that costs less than this.
         optimizer: AdamW and its schedule.
         augment: how frames are varied.
         copy_paste: how objects are pasted.
@@ -57,7 +59,7 @@ class BootstrapSettings:
     crop: tuple[int, int] = (256, 512)
     skip_empty: bool = False
     precision: Precision = "auto"
-    checkpoint_seconds: float = 20.0
+    saving_share: float = 0.05
     optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 - frozen
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
@@ -66,6 +68,8 @@ class BootstrapSettings:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ConfigError(f"a batch needs at least one image, not {self.batch}")
+        if not self.saving_share > 0:
+            raise ConfigError(f"saving_share must be positive, but is {self.saving_share}")
         if min(self.crop) < 32:
             raise ConfigError(f"the crop must be at least 32 x 32 px, but is {self.crop[0]} x {self.crop[1]}")
 
@@ -109,8 +113,8 @@ def train(
         settings: how it learns.
         seed: another seed gives another network.
         device: where it runs; auto takes a GPU if there is one.
-        time_limit: end after this many seconds of training at the latest, with the schedule shortened to fit; results
-            then depend on the machine's speed.
+        time_limit: end after this many seconds of training at the latest, with the schedule shortened to fit. Where
+            it takes effect, results depend on the machine's speed.
 
     Returns:
         What was learnt, and where it is.
@@ -127,9 +131,9 @@ def train(
         raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
     fabric = _fabric(device, settings.precision)
     store = LabelStore.open(labels)
-    _claim(
-        out, labels=labels, out=out, network=network, steps=steps, settings=settings, seed=seed, device=device,
-        time_limit=time_limit,
+    claim(
+        out, MAY_DIFFER, labels=labels, out=out, network=network, steps=steps, settings=settings, seed=seed,
+        device=device, time_limit=time_limit,
     )  # fmt: skip
     paste = settings.copy_paste
     data = load_data(store, skip_empty=settings.skip_empty, min_side=paste.min_side, bank_size=paste.bank, seed=seed)
@@ -140,7 +144,7 @@ def train(
         return _result(out, store, facts)
     model = _initial(PRESETS[network]() if isinstance(network, str) else network, store, seed)
     batches = BatchSettings(settings.batch, canvas, seed, settings.augment, paste)
-    plan = Plan(steps, time_limit, settings.checkpoint_seconds, batches, settings.optimizer, settings.self_labels)
+    plan = Plan(steps, time_limit, settings.saving_share, batches, settings.optimizer, settings.self_labels)
     done, added = run_training(fabric, model, data, out, plan)
     facts = {
         "fingerprint": data.fingerprint,
@@ -172,38 +176,6 @@ def _fabric(device: Device, precision: Precision) -> Fabric:
     )
     fabric.launch()
     return fabric
-
-
-def _claim(directory: Path, **arguments: Any) -> None:
-    """Writes config.yaml, or checks that the one that is there asks for the same. Raises `StoreError`.
-
-    Where labels and results lie and which device runs may differ: the labels' content is compared instead.
-    """
-    path = directory / CONFIG
-    if not path.is_file():
-        save_config(path, **arguments)
-        return
-    try:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        before = _flat(before if isinstance(before, dict) else {})
-    except (OSError, yaml.YAMLError) as error:
-        raise StoreError(f"{path} cannot be read; delete {directory} or choose another --out") from error
-    now = _flat({name: value for name, value in plain(arguments).items() if name not in ("labels", "out", "device")})
-    for name, value in now.items():
-        if name not in before or before[name] != value:
-            there = before.get(name, "no such setting")
-            raise StoreError(
-                f"{directory} holds a run of other settings ({name}: {there} there, {value} now); choose another "
-                "--out, or delete it to begin anew"
-            )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _initial(settings: NetworkSettings, store: LabelStore, seed: int) -> PanopticNetwork:

@@ -7,14 +7,9 @@ weights, optimiser, self-labels and the step.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 import torch
 from lightning_fabric import Fabric
@@ -23,6 +18,8 @@ from torch import nn
 from cupola.errors import ConfigError, TrainingError
 from cupola.models import PanopticNetwork
 from cupola.progress import progress
+from cupola.runs.metrics import Metrics
+from cupola.runs.signals import stopping
 from cupola.training.data import TrainingData, require_same_data
 from cupola.training.sampler import Batches, BatchSettings, network_generator
 from cupola.training.self_labels import (
@@ -33,7 +30,7 @@ from cupola.training.self_labels import (
     read_self_labels,
     write_self_labels,
 )
-from cupola.training.state import Metrics, Progress, load_state, save_state
+from cupola.training.state import Progress, load_state, save_state
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -62,21 +59,26 @@ class OptimizerSettings:
                 raise ConfigError(f"{name} must be positive, but is {getattr(self, name)}")
 
 
+IN_TIME = 0.1
+"""Time counts only from this share of the limit on: a slow first step must not shorten a run that is in time."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A whole run. steps: in all; time_limit: seconds after which it ends early, its schedule shortened to fit, or
-    None; checkpoint_seconds: between two saved states."""
+    None; saving_share: of the time that may go into saving states."""
 
     steps: int
     time_limit: float | None
-    checkpoint_seconds: float
+    saving_share: float
     batches: BatchSettings
     optimizer: OptimizerSettings
     self_labels: SelfLabelSettings
 
     def share(self, done: Progress) -> float:
-        """Share of the run that is over, by steps or by time, whichever is further."""
-        by_time = done.seconds / self.time_limit if self.time_limit else 0.0
+        """Share of the run that is over, by steps or by time, whichever is further. A run that would need less than
+        nine tenths of its limit goes by steps alone, and so does not depend on the machine's speed."""
+        by_time = (done.seconds / self.time_limit - IN_TIME) / (1 - IN_TIME) if self.time_limit else 0.0
         return max(done.step / self.steps, by_time)
 
     def rounds_due(self, done: Progress) -> int:
@@ -122,7 +124,8 @@ def run_training(
     network.train()
     bar = progress(iter(()), "training", total=plan.steps, done=done.step)
     clock = saved = time.perf_counter()
-    with bar, _stopping() as stop, Batches(learnt, plan.batches) as batches:
+    cost = 0.0  # of the last saving [s]; the first step is saved to learn it
+    with bar, stopping() as stop, Batches(learnt, plan.batches) as batches:
         while plan.share(done) < 1:
             if plan.rounds_due(done) > done.rounds:
                 done = replace(done, rounds=plan.rounds_due(done))
@@ -150,9 +153,10 @@ def run_training(
             clock = now
             bar.set_postfix_str(f"loss {values['loss']:.3f}", refresh=False)
             bar.update()
-            if now - saved > plan.checkpoint_seconds or stop.is_set() or plan.share(done) >= 1:
+            if (now - saved) * plan.saving_share >= cost or stop.is_set() or plan.share(done) >= 1:
                 save_state(out, network, raw, done)
                 saved = time.perf_counter()
+                cost = saved - now
             if stop.is_set() and plan.share(done) < 1:
                 raise KeyboardInterrupt
     return done, added
@@ -175,24 +179,3 @@ def _require_finite(values: dict[str, float], step: int, keys: tuple[str, ...]) 
             f"the {what} is not finite at step {step} (frames {', '.join(keys)}); the last saved state is kept: lower "
             "--settings.optimizer.learning_rate and train into another --out"
         )
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step is finished and saved; a second SIGINT stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may catch signals
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
