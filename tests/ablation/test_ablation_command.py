@@ -16,6 +16,7 @@ from cupola.data.synthetic import render
 from cupola.errors import CheckpointError, ConfigError, DataError, StoreError
 from cupola.io import write_ids
 from cupola.pseudo_labels import LabelStore, pseudo_label
+from cupola.pseudo_labels.detail import AS_FOUND
 from cupola.scoring import evaluate
 
 STREETS, FRAMES, HEIGHT, WIDTH = 2, 3, 80, 160
@@ -80,7 +81,7 @@ def test_a_row_equals_a_direct_run_with_its_settings(ablation, street, tmp_path_
     measured = row(ablation, table, name)
     out = tmp_path_factory.getbasetemp() / "direct"  # one store, fused anew for each row
     direct = pseudo_label(
-        street, out=out, motion=measured.row.motion.part, fusion=measured.row.fusion, seed=0, workers=1
+        street, out=out, motion=measured.row.motion.part, detail=AS_FOUND, fusion=measured.row.fusion, seed=0, workers=1
     )
     assert evaluate(out, street).to_dict() == measured.evaluation.to_dict()
     store = ablation.out / "stores" / measured.row.store
@@ -151,7 +152,8 @@ def test_rows_of_one_network_share_its_passes(street, depthg, tmp_path, monkeypa
     measured = [one for one in found.rows if one.row.name in ("low", "depth-guided, without CRF")]
     for one in measured:
         direct = tmp_path / one.row.semantics.name
-        pseudo_label(street, out=direct, semantics=one.row.semantics.part, fusion=one.row.fusion, **run)
+        part = one.row.semantics.part
+        pseudo_label(street, out=direct, semantics=part, detail=AS_FOUND, fusion=one.row.fusion, **run)
         assert evaluate(direct, street).to_dict() == one.evaluation.to_dict()
     assert len({one.by_depth["all"] for one in measured}) == 2
 

@@ -51,6 +51,10 @@ class DetailSettings:
         return Instances(masks, instances.scores, instances.motions)
 
 
+AS_FOUND = DetailSettings(rows=0, outlines=False)
+"""Motion is looked for in the images as they are and masks are kept as they were found: the published method."""
+
+
 def _resized(frame: StereoFrame, size: tuple[int, int]) -> StereoFrame:
     """The frame at `size` = (height, width) [px]."""
     (height, width), (rows, columns) = frame.size, size

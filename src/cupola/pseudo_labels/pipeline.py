@@ -21,7 +21,7 @@ from cupola.engines import Engine, choose_engine, in_order
 from cupola.errors import ConfigError, DataError
 from cupola.motion import AnyMotion, EgoMotionSegmenter, MotionSegmenter
 from cupola.pseudo_labels.completion import finished_frames, fuse_frames, mapped
-from cupola.pseudo_labels.detail import DetailSettings
+from cupola.pseudo_labels.detail import AS_FOUND, DetailSettings
 from cupola.pseudo_labels.fuse import FusionSettings
 from cupola.pseudo_labels.journal import (
     TIMINGS,
@@ -52,9 +52,6 @@ REPORT = "report.html"
 MAX_FAILED_SHARE = 0.5
 """A run of which a larger share of frames fails is given up: its input is wrong, not single frames."""
 
-
-AS_FOUND = DetailSettings(rows=0, outlines=False)
-"""Motion is looked for in the images as they are and masks are kept as they were found: the published method."""
 
 FUSED_IN_PASSING = 100
 """Fusing so many frames takes about as long as starting one more worker (20 ms against 2 s)."""
