@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,8 @@ def load_backbone(settings: BackboneSettings, device: torch.device) -> Backbone:
     Raises `ConfigError` where no weights are given or timm does not know the name, `CheckpointError` where the file is
     missing, damaged, unsafe or of another architecture.
     """
+    import torch
+
     from cupola.semantics.backbones.weights import load_weights, read_weights
 
     if settings.weights is None:
@@ -36,8 +39,11 @@ def load_backbone(settings: BackboneSettings, device: torch.device) -> Backbone:
             f"the backbone {settings.architecture} needs a file of weights, which is never downloaded; docs/weights.md "
             "says where it is published"
         )
-    backbone = _built(settings.architecture, settings.level)
     state = read_weights(settings.weights)
+    # The file gives DINO's networks every number; timm's may compute some when they are made.
+    is_dino = settings.architecture in (*DINO_VITS, DINO_RESNET)
+    with torch.device("meta") if is_dino else nullcontext():
+        backbone = _built(settings.architecture, settings.level)
     load_weights(backbone.network, state, settings.weights, settings.architecture)
     return backbone.eval().requires_grad_(False).to(device)
 

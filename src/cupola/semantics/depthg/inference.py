@@ -51,13 +51,13 @@ def depth_weight(
     What is far away or unknown gets the depth of half a pixel of disparity. The published code takes an unknown
     disparity for 0 and that for a depth of 0, so that the sky is classified by the low pass alone (S14, S16).
     """
-    metre = np.float32(scale)
+    product = np.float32(scale)
     if form == "published":
         known = np.where(valid, disparity, np.float32(0))
-        depth = metre / (known + np.float32(TINY)) * (known != 0)
+        depth = product / (known + np.float32(TINY)) * (known != 0)
     else:
         near = valid & (np.where(valid, disparity, np.float32(0)) > FARTHEST)
-        depth = metre / np.where(near, disparity, np.float32(FARTHEST))
+        depth = product / np.where(near, disparity, np.float32(FARTHEST))
     weight: Float32[np.ndarray, "h w"] = 1 / (depth + 1)
     return weight
 
