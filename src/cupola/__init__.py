@@ -15,6 +15,8 @@ _HOMES = {
     "dense_crf": "cupola.semantics.crf",
     "doctor": "cupola.diagnosis",
     "evaluate": "cupola.scoring",
+    "export_labels": "cupola.pseudo_labels",
+    "import_labels": "cupola.pseudo_labels",
     "inspect": "cupola.inspection",
     "learn_semantics": "cupola.semantics.learning",
     "load": "cupola.prediction",

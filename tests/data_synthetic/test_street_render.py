@@ -84,6 +84,12 @@ def test_impossible_sizes_are_refused(tmp_path, change):
         render(tmp_path, **{**SMALL, **change})
 
 
+def test_what_is_refused_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ConfigError, match="workers"):
+        render(tmp_path / "street", **SMALL, workers=-1)
+    assert not (tmp_path / "street").exists()
+
+
 @pytest.mark.parametrize("change", [{"baseline": 0.0}, {"focal": -1.0}, {"noise": -0.1}, {"parked": float("nan")}])
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):

@@ -101,7 +101,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_files(data, finishe
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
     assert len((out / "frames.jsonl").read_text().splitlines()) == 3
-    with pytest.raises(StoreError, match="is not finished; run its `cupola pseudo-label` command again"):
+    with pytest.raises(StoreError, match="is not finished; run the command that was making it again"):
         LabelStore.open(out)
     manifest = json.loads((out / "manifest.json").read_text())
     manifest["run"]["parts"]["motion"]["stop_at"] = ""  # the kill is no setting

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from training_doubles import write_store
 
 import cupola.training.loop as loop_module
@@ -25,7 +27,7 @@ from cupola.training.loop import Plan, learning_rate, make_optimizer
 from cupola.training.sampler import BatchSettings
 from cupola.training.state import STATE, Progress
 
-SETTINGS = BootstrapSettings(batch=2, checkpoint_seconds=0.0, self_labels=SelfLabelSettings(score=0.26))
+SETTINGS = BootstrapSettings(batch=2, saving_share=1e9, self_labels=SelfLabelSettings(score=0.26))
 """A state after every step; a network of two steps is sure of nothing, so self-labels take what they get."""
 STEPS = 6
 
@@ -129,7 +131,7 @@ def test_other_settings_or_labels_in_the_same_place(whole, labels, tmp_path):
 
 
 def test_a_signal_finishes_the_step_and_saves(labels, tmp_path):
-    settings = replace(SETTINGS, checkpoint_seconds=1000.0)
+    settings = replace(SETTINGS, saving_share=1e-9)
     handler = signal.getsignal(signal.SIGTERM)
     timer = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
@@ -237,6 +239,17 @@ def test_share_of_a_run_goes_by_steps_or_time():
     batches = BatchSettings(1, (32, 32), 0, BootstrapSettings().augment, BootstrapSettings().copy_paste)
     plan = Plan(100, 50.0, 1.0, batches, OptimizerSettings(), SelfLabelSettings(at=(0.25, 0.5)))
     assert plan.share(Progress(10, 2.0, 0, "")) == 0.1
-    assert plan.share(Progress(10, 25.0, 0, "")) == 0.5
-    assert plan.rounds_due(Progress(10, 25.0, 0, "")) == 2
+    assert plan.share(Progress(10, 25.0, 0, "")) == pytest.approx(0.4 / 0.9)
+    assert plan.share(Progress(10, 50.0, 0, "")) == 1
+    assert plan.rounds_due(Progress(10, 30.0, 0, "")) == 2
     assert plan.rounds_due(Progress(30, 1.0, 0, "")) == 1
+
+
+@given(share=st.floats(0, 0.9), slow_start=st.floats(0, 0.1), at=st.floats(0, 1))
+def test_a_run_that_is_in_time_goes_by_its_steps_alone(share, slow_start, at):
+    """share: of the limit that its steps need; slow_start: of the limit, lost on the first step."""
+    batches = BatchSettings(1, (32, 32), 0, BootstrapSettings().augment, BootstrapSettings().copy_paste)
+    plan = Plan(1000, 50.0, 1.0, batches, OptimizerSettings(), SelfLabelSettings())
+    step = round(1000 * at)
+    seconds = 50.0 * (share * step / 1000 + slow_start)
+    assert plan.share(Progress(step, seconds, 0, "")) == step / 1000

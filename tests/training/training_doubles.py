@@ -103,6 +103,9 @@ class ColorSemantics:
     def fit_described(self, frames, seed):
         return ColorModel()
 
+    def load(self, path):
+        return ColorModel.load(path)
+
 
 @dataclass(frozen=True)
 class ColorModel:
@@ -130,5 +133,5 @@ def write_store(root: Path, frames: int = 4, cars: int = 2, seed: int = 0) -> Pa
     (root / "data" / "calibration.yaml").write_text(yaml.safe_dump(calibration))
     defaults = {name: parameter.default for name, parameter in signature(pseudo_label).parameters.items()}
     arguments = defaults | {"data": root / "data", "out": root / "labels", "workers": 1}
-    store: LabelStore = label_with(Parts(Still(), BrightMoves(), ColorSemantics(), ColorModel.load), arguments)
+    store: LabelStore = label_with(Parts(Still(), BrightMoves(), ColorSemantics()), arguments)
     return store.path

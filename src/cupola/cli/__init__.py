@@ -13,6 +13,8 @@ VERBS = {
     "inspect": "what a data set holds and how good its stereo and flow are",
     "pseudo-label": "stage 1: panoptic pseudo labels from stereo video",
     "semantics": "the pseudo classes of stage 1 alone",
+    "import-labels": "pseudo labels of the published code become a label store",
+    "export-labels": "a label store as the published code's pseudo labels",
     "learn semantics": "train the pseudo classes' network on stereo images, without labels",
     "train": "stage 2: train the panoptic network on a label store",
     "predict": "panoptic maps of single images",

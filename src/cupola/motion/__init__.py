@@ -1,7 +1,8 @@
 """Which things move: from correspondence to masks of moving objects.
 
 `EgoMotionSegmenter` subtracts the camera's own motion and tests what is left; `Sf2se3Segmenter` is the paper's method,
-which draws rigid motions at random. Another method is one more frozen dataclass of settings that fulfils
+which draws rigid motions at random. `MaskCutSegmenter` sees no motion at all: it cuts single images into objects, and
+the paper compares with it. Another method is one more frozen dataclass of settings that fulfils
 `MotionSegmenter`, and a line in `METHODS`.
 """
 
@@ -12,6 +13,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 from cupola.config import OneOf
 from cupola.motion.ego_motion import EgoMotionSegmenter
+from cupola.motion.maskcut import MaskCutSegmenter
 from cupola.motion.sf2se3 import PublishedSf2se3Segmenter, Sf2se3Segmenter
 from cupola.types import Correspondence, Instances, StereoClip
 
@@ -19,6 +21,7 @@ __all__ = [
     "METHODS",
     "AnyMotion",
     "EgoMotionSegmenter",
+    "MaskCutSegmenter",
     "MotionSegmenter",
     "PublishedSf2se3Segmenter",
     "Sf2se3Segmenter",
@@ -35,7 +38,7 @@ class MotionSegmenter(Protocol):
 
 
 METHODS: Mapping[str, type] = {
-    method.name: method for method in (EgoMotionSegmenter, Sf2se3Segmenter, PublishedSf2se3Segmenter)
+    method.name: method for method in (EgoMotionSegmenter, Sf2se3Segmenter, PublishedSf2se3Segmenter, MaskCutSegmenter)
 }
 """What `--motion NAME` can be."""
 

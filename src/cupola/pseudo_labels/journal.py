@@ -120,6 +120,12 @@ def append_frame(out: Path, entry: FrameDone | FrameFailed) -> None:
     append_line(out / FRAMES, _to_line(entry))
 
 
+def append_frames(out: Path, entries: Sequence[FrameDone | FrameFailed]) -> None:
+    """Appends a line each and waits once until all are on disk. Raises `DiskError`."""
+    if entries:
+        append_line(out / FRAMES, "\n".join(_to_line(entry) for entry in entries))
+
+
 def append_line(path: Path, line: str) -> None:
     """Appends a line to a text file and waits until it is on disk. Raises `DiskError`."""
     try:

@@ -8,11 +8,10 @@ for every frame    fuse                                                     -> p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from cupola import __version__
 from cupola.config import plain, save_config
@@ -20,10 +19,9 @@ from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, Co
 from cupola.data import StereoDataset, open_dataset
 from cupola.engines import Engine, choose_engine, in_order
 from cupola.errors import ConfigError, DataError
-from cupola.io import write_json
-from cupola.io.coco_panoptic import Category, write_index
 from cupola.motion import AnyMotion, EgoMotionSegmenter, MotionSegmenter
-from cupola.progress import progress
+from cupola.pseudo_labels.completion import finished_frames, fuse_frames, mapped
+from cupola.pseudo_labels.detail import DetailSettings
 from cupola.pseudo_labels.fuse import FusionSettings
 from cupola.pseudo_labels.journal import (
     TIMINGS,
@@ -34,7 +32,6 @@ from cupola.pseudo_labels.journal import (
     begin,
     read_frames,
     read_json,
-    remove_temporary,
     sole_writer,
     write_frames,
 )
@@ -42,24 +39,22 @@ from cupola.pseudo_labels.label_report import write_label_report
 from cupola.pseudo_labels.rule import FusionRule
 from cupola.pseudo_labels.store import (
     MODEL,
-    PANOPTIC,
     PANOPTIC_INDEX,
     STATISTICS,
     LabelStore,
     relative_data,
 )
-from cupola.pseudo_labels.tasks import DescribeFrame, FuseFrame, LabelFrame, Pair
+from cupola.pseudo_labels.tasks import DescribeFrame, LabelFrame, Pair
 from cupola.semantics import AnySemantics, OfflineSemantics, SemanticMethod, SemanticModel
-from cupola.visualize import class_palette
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 REPORT = "report.html"
 
 MAX_FAILED_SHARE = 0.5
 """A run of which a larger share of frames fails is given up: its input is wrong, not single frames."""
 
+
+AS_FOUND = DetailSettings(rows=0, outlines=False)
+"""Motion is looked for in the images as they are and masks are kept as they were found: the published method."""
 
 FUSED_IN_PASSING = 100
 """Fusing so many frames takes about as long as starting one more worker (20 ms against 2 s)."""
@@ -76,11 +71,12 @@ class HasHashes(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """What stage 1 is put together from."""
+    """What stage 1 is put together from. detail: by default masks stay as the motion finds them."""
 
     correspondence: CorrespondenceProvider
     motion: MotionSegmenter
     semantics: SemanticMethod
+    detail: DetailSettings = AS_FOUND
 
     def check(self, pairs: Sequence[Pair]) -> None:
         """Raises, before any work, the error of a part that lacks its files (weights, fields)."""
@@ -111,6 +107,7 @@ def pseudo_label(
     correspondence: AnyCorrespondence = ClassicalCorrespondence(),
     motion: AnyMotion = EgoMotionSegmenter(),
     semantics: AnySemantics = OfflineSemantics(),
+    detail: DetailSettings = DetailSettings(),
     fusion: FusionSettings = FusionSettings(),
     limit: int | None = None,
     every: int = 1,
@@ -132,6 +129,7 @@ def pseudo_label(
         correspondence: method of flow and disparity, by name, and its settings.
         motion: method of the moving objects, by name, and its settings.
         semantics: method of the pseudo classes, by name, and its settings.
+        detail: how small moving things are kept.
         fusion: which classes are things and what is ignored.
         limit: at most this many frames, the first ones.
         every: take every K-th pair of frames.
@@ -151,7 +149,7 @@ def pseudo_label(
         DiskError: the disk is full; what was finished is kept.
     """
     arguments = dict(locals())
-    store = label_with(Parts(correspondence, motion, semantics), arguments)
+    store = label_with(Parts(correspondence, motion, semantics, detail), arguments)
     report = out / REPORT
     if not report.exists() or report.stat().st_mtime < (out / STATISTICS).stat().st_mtime:
         write_label_report(report, store, open_dataset(data, layout, scale), correspondence)
@@ -168,15 +166,16 @@ def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
     with sole_writer(out):
         begin(out, _manifest(parts, dataset, pairs, arguments))
         save_config(out / "config.yaml", **arguments)
-        entries = _resumed(out, [first.key for first, _ in pairs])
-        missing = [pair for pair in pairs if not isinstance(entries.get(pair[0].key), FrameDone)]
+        finished = finished_frames(out, [first.key for first, _ in pairs])
+        missing = [pair for pair in pairs if pair[0].key not in finished]
         with choose_engine(arguments["workers"], max(len(missing), len(pairs) // FUSED_IN_PASSING)) as engine:
             unread = replace(dataset, records=())  # the frames travel with the pairs
             model = _fitted(parts, unread, pairs, arguments, None if other is None else other.path, engine)
             task = LabelFrame(
-                unread, parts.correspondence, parts.motion, model, out, arguments["seed"], arguments["keep_scores"]
-            )
-            entries |= _label_frames(task, missing, engine, len(pairs))
+                unread, parts.correspondence, parts.motion, model, parts.detail, out,
+                arguments["seed"], arguments["keep_scores"],
+            )  # fmt: skip
+            entries = finished | _label_frames(task, missing, engine, len(pairs))
             _require_most(entries)
             if missing:
                 write_frames(out, [entries[first.key] for first, _ in pairs])
@@ -185,7 +184,7 @@ def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
                 done = {key: entry for key, entry in entries.items() if isinstance(entry, FrameDone)}
                 frames = done if other is None else other.entries
                 rule = FusionRule.of(frames.values(), model.num_classes, arguments["fusion"])
-                _fuse(out, dataset, rule, done, "this store" if other is None else str(other.path), engine)
+                fuse_frames(out, dataset, rule, done, "this store" if other is None else str(other.path), engine)
     return LabelStore.open(out)
 
 
@@ -220,30 +219,9 @@ def _manifest(
         "classes_from": None if other is None else str(other.resolve()),
         "keep_scores": arguments["keep_scores"],
         "parts": parts.described(),
+        "detail": plain(parts.detail),
     }
     return {"cupola": __version__, "run": run, "keys": [first.key for first, _ in pairs]}
-
-
-def _resumed(out: Path, keys: Sequence[str]) -> dict[str, FrameDone | FrameFailed]:
-    """Frames that are finished. What a killed run left half done is cleared away, and a frame whose files are missing
-    or cut short counts as not done."""
-    for folder in (out, out / "instances", out / "semantics", out / "parts", out / "scores", out / PANOPTIC):
-        remove_temporary(folder)
-    written = read_frames(out)
-    done = {
-        key: entry for key in keys if isinstance(entry := written.get(key), FrameDone) and _files_are_whole(out, entry)
-    }
-    if written:
-        write_frames(out, list(done.values()))
-    return dict(done)
-
-
-def _files_are_whole(out: Path, entry: FrameDone) -> bool:
-    for folder, size in entry.sizes.items():
-        path = out / folder / f"{entry.key}{'.npz' if folder == 'scores' else '.png'}"
-        if not path.is_file() or path.stat().st_size != size:
-            return False
-    return True
 
 
 def _fitted(
@@ -268,23 +246,13 @@ def _fitted(
     numbers = parts.semantics.choose(len(pairs))
     items = [(position, pairs[number][0]) for position, number in enumerate(numbers)]
     task = DescribeFrame(dataset, parts.correspondence, parts.semantics, seed)
-    done = _map(engine, task, items, "fitting pseudo classes", len(items))
+    done = mapped(engine, task, items, "fitting pseudo classes", len(items))
     described = [one for one in in_order((item[0], one) for item, one in done) if one is not None]
     if items and not described:
         raise DataError(f"none of {len(items)} frames of {dataset.root} can be read; `cupola inspect` tells more")
     model = parts.semantics.fit_described(described, seed)
     model.save(path)
     return model
-
-
-def _map(
-    engine: Engine, task: Callable[[Item], Result], items: Sequence[Item], title: str, total: int
-) -> Iterable[tuple[Item, Result]]:
-    """Results as they are done, with a progress bar; whatever ends the loop ends the workers."""
-    if not items:
-        return
-    with closing(engine.map(task, items)) as done:
-        yield from progress(done, title, total, total - len(items))
 
 
 def _label_frames(
@@ -294,7 +262,7 @@ def _label_frames(
     that the run can no longer succeed."""
     entries: dict[str, FrameDone | FrameFailed] = {}
     failed = 0
-    for _, (entry, seconds) in _map(engine, task, missing, "labelling frames", total):
+    for _, (entry, seconds) in mapped(engine, task, missing, "labelling frames", total):
         append_frame(task.out, entry)
         if isinstance(entry, FrameFailed):
             failed += 1
@@ -321,24 +289,6 @@ def _require_most(entries: Mapping[str, FrameDone | FrameFailed], total: int | N
             f"{len(failures)} of {total} frames failed, the first because {failures[0].reason}; mend the data and run "
             "the same command again"
         )
-
-
-def _fuse(
-    out: Path, dataset: StereoDataset, rule: FusionRule, done: Mapping[str, FrameDone], source: str, engine: Engine
-) -> None:
-    """Writes statistics.json and the panoptic files. panoptic.json goes first and comes last: a store without it is not
-    finished. source: the store whose frames made the rule."""
-    index = out / PANOPTIC_INDEX
-    index.unlink(missing_ok=True)
-    write_json(out / STATISTICS, {"frames": len(done), "counts_of": source, **rule.to_json()})
-    records = [record for record in dataset.records if record.key in done]
-    items = [(number, record, done[record.key]) for number, record in enumerate(records)]
-    fused = _map(engine, FuseFrame(out, dataset.root, rule), items, "fusing", len(items))
-    annotations = list(in_order((item[0], annotation) for item, annotation in fused))
-    colors, things = class_palette(rule.num_classes), set(rule.things)
-    categories = [Category(k, name, k in things, colors[k]) for k, name in enumerate(rule.names)]
-    info = {"description": "pseudo labels made by cupola from stereo video", "version": __version__}
-    write_index(index, annotations, categories, info)
 
 
 def _is_fused(out: Path, settings: FusionSettings) -> bool:

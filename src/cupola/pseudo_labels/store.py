@@ -92,7 +92,7 @@ class LabelStore:
         if manifest.get("format") != FORMAT:
             raise StoreError(f"{path} is in store format {manifest.get('format')}, not {FORMAT}; make it again")
         if not (path / PANOPTIC_INDEX).is_file():
-            raise StoreError(f"{path} is not finished; run its `cupola pseudo-label` command again")
+            raise StoreError(f"{path} is not finished; run the command that was making it again")
         statistics = read_json(path / STATISTICS)
         entries = read_frames(path)
         try:
@@ -192,7 +192,7 @@ class LabelStore:
         run = self.run
         facts = {"data": f"{run['data']} ({run['layout']}, scale {run['scale']})", "frames": str(len(self.keys))}
         facts |= {part: str(run["parts"][part]["name"]) for part in run["parts"]}
-        facts["seed"] = str(run["seed"])
+        facts |= {"seed": str(run["seed"])} if "seed" in run else {}
         facts["fusion"] = ", ".join(f"{name} {value}" for name, value in plain(self.rule.settings).items())
         if self.failures:
             facts["failed frames"] = ", ".join(f"{failure.key}: {failure.reason}" for failure in self.failures[:5])

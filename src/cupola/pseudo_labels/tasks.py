@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from cupola.correspondence import CorrespondenceProvider
+from cupola.correspondence import CorrespondenceProvider, FileCorrespondence
 from cupola.data import FrameRecord, StereoDataset, VideoFrame
 from cupola.errors import ConfigError, DataError, ImageError
 from cupola.io import atomic_path, read_ids, write_ids
 from cupola.io.coco_panoptic import Annotation, to_segments, write_map
 from cupola.motion import MotionSegmenter
 from cupola.pseudo_labels.align import align
+from cupola.pseudo_labels.detail import DetailSettings
 from cupola.pseudo_labels.journal import FrameDone, FrameFailed
 from cupola.pseudo_labels.rule import FusionRule
 from cupola.pseudo_labels.sizes import extents
@@ -71,6 +72,7 @@ class LabelFrame:
     correspondence: CorrespondenceProvider
     motion: MotionSegmenter
     model: SemanticModel
+    detail: DetailSettings
     out: Path
     seed: int
     keep_scores: bool
@@ -82,12 +84,15 @@ class LabelFrame:
                 clip = self.dataset.clip(pair)
         except DataError as error:
             return FrameFailed(pair[0].key, str(error)), {}
+        seen = clip if isinstance(self.correspondence, FileCorrespondence) else self.detail.enlarged(clip)
         with watch.part("correspondence"):
-            fields = self.correspondence(clip)
+            fields = self.correspondence(seen)
+            known = fields.disparity, fields.disparity_valid
+            disparity, valid = known if seen is clip else self.correspondence.disparity(clip.first)
         with watch.part("motion"):
-            instances = self.motion(clip, fields, self.seed)
+            instances = self.detail.finished(self.motion(seen, fields, self.seed), clip.first)
         with watch.part("semantics"):
-            semantic = self.model(clip.first, fields.disparity, fields.disparity_valid)
+            semantic = self.model(clip.first, disparity, valid)
         with watch.part("writing"):
             ids = instances.id_map()
             files = {
@@ -105,7 +110,7 @@ class LabelFrame:
             done = FrameDone(
                 key=clip.key,
                 scores=tuple(float(score) for score in instances.scores),
-                extents=extents(ids, len(instances), fields.disparity, fields.disparity_valid, clip.calibration),
+                extents=extents(ids, len(instances), disparity, valid, clip.calibration),
                 aligned=count_classes(align(semantic.classes, ids), ids, self.model.num_classes),
                 raw=count_classes(semantic.classes, ids, self.model.num_classes),
                 parts=PartStatistics.zero() if semantic.parts is None else count_parts(semantic.parts, ids),

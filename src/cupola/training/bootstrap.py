@@ -47,7 +47,8 @@ class BootstrapSettings:
         skip_empty: leave out frames without an object, as the published code does. By default they stay: they teach
             semantics, take pastes, and where labels are ignore-aware they do not speak against objects.
         precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
-        checkpoint_seconds: time between two saved states [s]; a kill loses at most this.
+        saving_share: share of the time that may go into saving the state. A kill loses the steps since it was saved
+            last: two seconds or so of the small network's; each step is saved where that costs less than this.
         optimizer: AdamW and its schedule.
         augment: how frames are varied.
         copy_paste: how objects are pasted.
@@ -58,7 +59,7 @@ class BootstrapSettings:
     crop: tuple[int, int] = (256, 512)
     skip_empty: bool = False
     precision: Precision = "auto"
-    checkpoint_seconds: float = 20.0
+    saving_share: float = 0.05
     optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 - frozen
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
@@ -67,6 +68,8 @@ class BootstrapSettings:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ConfigError(f"a batch needs at least one image, not {self.batch}")
+        if not self.saving_share > 0:
+            raise ConfigError(f"saving_share must be positive, but is {self.saving_share}")
         if min(self.crop) < 32:
             raise ConfigError(f"the crop must be at least 32 x 32 px, but is {self.crop[0]} x {self.crop[1]}")
 
@@ -110,8 +113,8 @@ def train(
         settings: how it learns.
         seed: another seed gives another network.
         device: where it runs; auto takes a GPU if there is one.
-        time_limit: end after this many seconds of training at the latest, with the schedule shortened to fit; results
-            then depend on the machine's speed.
+        time_limit: end after this many seconds of training at the latest, with the schedule shortened to fit. Where
+            it takes effect, results depend on the machine's speed.
 
     Returns:
         What was learnt, and where it is.
@@ -141,7 +144,7 @@ def train(
         return _result(out, store, facts)
     model = _initial(PRESETS[network]() if isinstance(network, str) else network, store, seed)
     batches = BatchSettings(settings.batch, canvas, seed, settings.augment, paste)
-    plan = Plan(steps, time_limit, settings.checkpoint_seconds, batches, settings.optimizer, settings.self_labels)
+    plan = Plan(steps, time_limit, settings.saving_share, batches, settings.optimizer, settings.self_labels)
     done, added = run_training(fabric, model, data, out, plan)
     facts = {
         "fingerprint": data.fingerprint,

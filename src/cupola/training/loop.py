@@ -59,21 +59,26 @@ class OptimizerSettings:
                 raise ConfigError(f"{name} must be positive, but is {getattr(self, name)}")
 
 
+IN_TIME = 0.1
+"""Time counts only from this share of the limit on: a slow first step must not shorten a run that is in time."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A whole run. steps: in all; time_limit: seconds after which it ends early, its schedule shortened to fit, or
-    None; checkpoint_seconds: between two saved states."""
+    None; saving_share: of the time that may go into saving states."""
 
     steps: int
     time_limit: float | None
-    checkpoint_seconds: float
+    saving_share: float
     batches: BatchSettings
     optimizer: OptimizerSettings
     self_labels: SelfLabelSettings
 
     def share(self, done: Progress) -> float:
-        """Share of the run that is over, by steps or by time, whichever is further."""
-        by_time = done.seconds / self.time_limit if self.time_limit else 0.0
+        """Share of the run that is over, by steps or by time, whichever is further. A run that would need less than
+        nine tenths of its limit goes by steps alone, and so does not depend on the machine's speed."""
+        by_time = (done.seconds / self.time_limit - IN_TIME) / (1 - IN_TIME) if self.time_limit else 0.0
         return max(done.step / self.steps, by_time)
 
     def rounds_due(self, done: Progress) -> int:
@@ -119,6 +124,7 @@ def run_training(
     network.train()
     bar = progress(iter(()), "training", total=plan.steps, done=done.step)
     clock = saved = time.perf_counter()
+    cost = 0.0  # of the last saving [s]; the first step is saved to learn it
     with bar, stopping() as stop, Batches(learnt, plan.batches) as batches:
         while plan.share(done) < 1:
             if plan.rounds_due(done) > done.rounds:
@@ -147,9 +153,10 @@ def run_training(
             clock = now
             bar.set_postfix_str(f"loss {values['loss']:.3f}", refresh=False)
             bar.update()
-            if now - saved > plan.checkpoint_seconds or stop.is_set() or plan.share(done) >= 1:
+            if (now - saved) * plan.saving_share >= cost or stop.is_set() or plan.share(done) >= 1:
                 save_state(out, network, raw, done)
                 saved = time.perf_counter()
+                cost = saved - now
             if stop.is_set() and plan.share(done) < 1:
                 raise KeyboardInterrupt
     return done, added

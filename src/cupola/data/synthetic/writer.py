@@ -79,21 +79,18 @@ def render(
     if not 1 <= sequences <= MAX_SEQUENCES:
         raise ConfigError(f"sequences must be 1..{MAX_SEQUENCES}, but is {sequences}")
     recipe = {"seed": seed, "frames": frames, "height": height, "width": width, "settings": plain(settings)}
+    todo = [number for number in range(sequences) if not (out / f"{number:04d}" / STREET_FILE).is_file()]
+    spans = [(number, range(t, min(t + SPAN, frames))) for number in todo for t in range(0, frames, SPAN)]
+    engine = choose_engine(workers, len(todo) * frames // FRAMES_A_WORKER)
     _claim(out, recipe)
     save_config(
         out / "config.yaml",
         out=out, seed=seed, frames=frames, sequences=sequences, height=height, width=width, settings=settings,
     )  # fmt: skip
-    todo = [number for number in range(sequences) if not (out / f"{number:04d}" / STREET_FILE).is_file()]
-    spans = [(number, range(t, min(t + SPAN, frames))) for number in todo for t in range(0, frames, SPAN)]
     moving: dict[int, dict[str, list[int]]] = {number: {} for number in todo}
     task = RenderSpan(out, seed, frames, height, width, settings)
     bar = progress(iter(()), "rendering", total=sequences * frames, done=(sequences - len(todo)) * frames)
-    with (
-        choose_engine(workers, len(todo) * frames // FRAMES_A_WORKER) as engine,
-        closing(engine.map(task, spans)) as done,
-        bar,
-    ):
+    with engine, closing(engine.map(task, spans)) as done, bar:
         for (number, span), found in done:
             moving[number] |= found
             bar.update(len(span))

@@ -45,8 +45,9 @@ LAST_STEPS = 50
 
 NO_TRUTH = (
     "No ground truth was used in learning: not for the weights, and not to choose a step; the weights are those of the "
-    "last step. The numbers of the recipes were not found without truth: those of small and cityscapes were searched by "
-    "their authors with the true mIoU on Cityscapes, those of depth-only were chosen on a rendered street with truth."
+    "last step. The numbers of the recipes were not found without truth: those of small and cityscapes were searched "
+    "by their authors with the true mIoU on Cityscapes, those of depth-only were chosen on a rendered street "
+    "with truth."
 )
 """Said on the card. The published weights are those of the step with the best true mIoU (spec-stage1 5.5, defect
 S53)."""
