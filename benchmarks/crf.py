@@ -1,10 +1,12 @@
 """Time and memory of the dense CRF, beside pydensecrf where it can be imported.
 
-    python benchmarks/crf.py [IMAGE] [--size 640 1280] [--classes 27] [--steps 10] [--repeats 3]
+    python benchmarks/crf.py [IMAGE] [--size 640 1280] [--classes 27] [--steps 10] [--rounds 3] [--calls 2]
 
-Without an image: white noise, the worst case. Wall and processor time, least of the repeats after one to warm up, the
-two in turn; the ratio is what to quote. Memory is the peak above what was held before the call, the result included
-(Linux only). NUMBA_NUM_THREADS sets the threads. Install pydensecrf2 for the comparison.
+Without an image: white noise, the worst case. Wall and processor time (all threads), least of all calls after one to
+warm up. In each round the two come in turn, each with so many calls in a row, as on the frames of a video: memory that
+the other one has just given back is slow to get in a virtual machine, which only the first call in a row pays. The
+ratio is what to quote, with the load average beside it. Memory is the peak above what was held before the call, the
+result included (Linux only). NUMBA_NUM_THREADS sets the threads. Install pydensecrf2 for the comparison.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,7 +88,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(640, 1280))
     parser.add_argument("--classes", type=int, default=27)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=2)
     arguments = parser.parse_args()
     height, width = arguments.size
     rng = np.random.default_rng(0)
@@ -101,11 +105,13 @@ def main() -> None:
         runs["pydensecrf"] = lambda: reference(image, probabilities, settings)
     results = {name: run().argmax(axis=0) for name, run in runs.items()}
     costs = {name: Cost() for name in runs}
-    for _ in range(arguments.repeats):
+    for _ in range(arguments.rounds):
         for name, run in runs.items():
-            measure(run, costs[name])
+            for _ in range(arguments.calls):
+                measure(run, costs[name])
     for name, cost in costs.items():
         print(f"{name:12}{cost}")
+    print("load average at the end: {:.1f} {:.1f} {:.1f}".format(*os.getloadavg()))
     if len(runs) > 1:
         ours, other = costs.values()
         equal = np.mean(results["cupola"] == results["pydensecrf"])

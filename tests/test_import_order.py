@@ -32,7 +32,7 @@ LAYERS = (
     ("pseudo_labels", "models"),
     ("training",),
     ("prediction", "inspection", "scoring"),
-    ("demo_report",),
+    ("demo_report", "ablation"),
     ("demonstration",),
     ("cli",),
 )

@@ -9,8 +9,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AblationWeights": "cupola.ablation",
     "CrfSettings": "cupola.semantics.crf",
     "Prediction": "cupola.prediction",
+    "ablate_pseudo_labels": "cupola.ablation",
     "demo": "cupola.demonstration",
     "dense_crf": "cupola.semantics.crf",
     "doctor": "cupola.diagnosis",

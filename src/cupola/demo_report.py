@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from cupola.config import plain
@@ -18,7 +16,7 @@ from cupola.evaluation import Evaluation
 from cupola.io.coco_panoptic import read_index, read_map
 from cupola.pseudo_labels import LabelStore
 from cupola.pseudo_labels.label_report import class_gallery, shrink, spread
-from cupola.report import Figure, Gallery, Page, Table, write_page
+from cupola.report import Figure, Gallery, Page, Table, picture_of, write_page
 from cupola.runs.metrics import read_metrics
 from cupola.taxonomy import CITYSCAPES_19
 from cupola.types import PanopticMap
@@ -159,8 +157,4 @@ def _curve(network: Path) -> Figure:
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=2)
-    buffer = io.BytesIO()
-    plot.savefig(buffer, format="png", dpi=110)
-    image = cv2.imdecode(np.frombuffer(buffer.getvalue(), np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None
-    return Figure("Learning curve", np.ascontiguousarray(image[..., ::-1]), f"Mean over {width} steps.")
+    return Figure("Learning curve", picture_of(plot), f"Mean over {width} steps.")

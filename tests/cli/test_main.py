@@ -1,6 +1,9 @@
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 
-from cupola.cli import main
+from cupola.cli import VERBS, _parse, main, module_of, split_verb
 
 
 def test_help_lists_every_verb(capsys):
@@ -13,6 +16,35 @@ def test_help_lists_every_verb(capsys):
 def test_a_mistyped_verb_gets_the_nearest(capsys):
     assert main(["pseudolabel"]) == 2
     assert "did you mean `pseudo-label`?" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two_words(monkeypatch):
+    monkeypatch.setitem(VERBS, "make tea-pots", "a verb of two words")
+
+
+def test_a_verb_may_have_two_words(two_words):
+    assert split_verb(["make", "tea-pots", "now"]) == ("make tea-pots", ["now"])
+    assert split_verb(["train", "labels"]) == ("train", ["labels"])
+    assert split_verb(["make"]) == (None, ["make"])
+    assert module_of("make tea-pots") == "cupola.cli.make_tea_pots"
+
+
+@pytest.mark.parametrize("words", [["make"], ["make", "teapots"], ["make", "--help"]])
+def test_half_a_verb_of_two_words_asks_for_the_other(two_words, words, capsys):
+    assert main(words) == 2
+    assert "`make` needs to know what: `cupola make tea-pots`" in capsys.readouterr().err
+
+
+def test_two_mistyped_words_get_the_nearest(two_words, capsys):
+    assert main(["maek", "teapots"]) == 2
+    assert "there is no verb `maek`; did you mean `make tea-pots`?" in capsys.readouterr().err
+
+
+def test_an_optional_word_may_be_left_out():
+    command = import_module(module_of("ablate pseudo-labels")).command
+    for words, data in ((["--out", "o"], None), (["D", "--out", "o"], Path("D")), (["--out", "o", "D"], Path("D"))):
+        assert _parse("ablate pseudo-labels", command, words)["data"] == data
 
 
 @pytest.mark.parametrize("verb", ["--version"])

@@ -21,7 +21,8 @@ def test_the_page_is_whole_and_self_contained(tmp_path):
     html = (tmp_path / "report.html").read_text()
     assert "A &lt;title&gt;" in html
     assert "a &amp; b" in html
-    assert len(re.findall(r'<img[^>]* src="data:image/jpeg;base64,[^"]{100,}"', html)) == 2
+    assert len(re.findall(r'<img[^>]* src="data:image/jpeg;base64,[^"]{100,}"', html)) == 1
+    assert len(re.findall(r'<img[^>]* src="data:image/png;base64,[^"]{100,}"', html)) == 1
     assert "rgb(1,2,3)" in html
     # Nothing is fetched from elsewhere.
     assert not re.findall(r'(?:src|href)="(?!data:)', html)

@@ -13,9 +13,9 @@ from numba import config
 
 from cupola.errors import ConfigError, DataError
 from cupola.semantics.crf import CrfSettings, dense_crf
-from cupola.semantics.crf.kernels import corner_keys, embed
-from cupola.semantics.crf.lattice import axis_scales, build_lattice, packing
 from cupola.semantics.crf.on_torch import torch_crf
+from cupola.semantics.crf.permutohedral.kernels import corner_keys, embed
+from cupola.semantics.crf.permutohedral.lattice import axis_scales, build_lattice, packing
 
 DENSE = CrfSettings(3.0, 2.0, 12.0, 40.0, 2.0, steps=3)
 """Wide kernels: there the lattice comes near the true Gaussian."""
@@ -76,11 +76,12 @@ def unpacked(keys, low, strides, d):
 def embedded(features):
     """Weights, simplex keys and vertices (n, d + 1, d + 1) of some points."""
     count, d = features.shape
-    low, strides = packing(features)
+    planes = np.ascontiguousarray(features.T)
+    low, strides = packing(planes)
     weights, keys = np.empty((count, d + 1), np.float32), np.empty(count, np.int64)
     corners = np.empty((count, d + 1), np.int64)
-    embed(0, count, features, tuple(axis_scales(d)), low, strides, weights, keys)
-    corner_keys(0, count, np.arange(count, dtype=np.int32), features, tuple(axis_scales(d)), low, strides, corners)
+    embed(0, count, planes, tuple(axis_scales(d)), low, strides, weights, keys)
+    corner_keys(0, count, keys, d, strides, corners)
     return weights, keys, unpacked(corners, low, strides, d)
 
 
@@ -118,10 +119,10 @@ def test_chains_join_neighbours():
     """Each axis: what follows in a line is one lattice step away, and no such pair is left out."""
     features = points(2, 12, 300)
     with ThreadPoolExecutor(1) as pool:
-        lattice = build_lattice(features, np.arange(len(features), dtype=np.int32), 1.0, pool)
+        lattice = build_lattice(np.ascontiguousarray(features.T), 1.0, pool)
     _, _, corners = embedded(features)
     vertices = np.empty((lattice.size, 3), np.int64)
-    vertices[lattice.corners.ravel()] = corners.reshape(-1, 3)
+    vertices[lattice.corners.vertices.ravel()] = corners.reshape(-1, 3)
     places = {tuple(vertex): number for number, vertex in enumerate(vertices.tolist())}
     for axis, line in enumerate(lattice.chains):
         step = 1 - 3 * np.eye(3, dtype=int)[axis]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from cupola.runs.metrics import read_metrics
 from safetensors.torch import save_file
 
 import cupola
@@ -17,6 +16,7 @@ import cupola.semantics.learning.loop as loop_module
 from cupola.cli import main
 from cupola.errors import CheckpointError, ConfigError, DataError, StoreError, TrainingError
 from cupola.io import read_ids, write_rgb
+from cupola.runs.metrics import read_metrics
 from cupola.semantics import DepthgSemantics
 from cupola.semantics.backbones import BackboneSettings, normalised, random_backbone
 from cupola.semantics.depthg.checkpoint import read_depthg

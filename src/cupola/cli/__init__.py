@@ -19,6 +19,7 @@ VERBS = {
     "train": "stage 2: train the panoptic network on a label store",
     "predict": "panoptic maps of single images",
     "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
+    "ablate pseudo-labels": "what each part of stage 1 is worth: the paper's tables, measured",
     "doctor": "explain this machine: what is installed, what will run",
 }
 
@@ -43,7 +44,7 @@ def _unknown(words: list[str]) -> str:
     longer = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]
     if longer:
         return f"`{words[0]}` needs to know what: {', '.join(f'`cupola {verb}`' for verb in longer)}"
-    near = get_close_matches(words[0], VERBS, n=1)
+    near = get_close_matches(words[0], VERBS, n=1) or get_close_matches(" ".join(words[:2]), VERBS, n=1)
     hint = f"did you mean `{near[0]}`?" if near else "`cupola --help` lists the verbs"
     return f"there is no verb `{words[0]}`; {hint}"
 
@@ -57,7 +58,8 @@ def _usage() -> str:
         "usage: cupola VERB ...",
         "",
     ]
-    lines += [f"  {verb:17}{what}" for verb, what in VERBS.items()]
+    width = max(len(verb) for verb in VERBS) + 2
+    lines += [f"  {verb:{width}}{what}" for verb, what in VERBS.items()]
     lines += ["", "`cupola VERB --help` explains one verb. Start with `cupola demo`."]
     return "\n".join(lines)
 
@@ -77,8 +79,11 @@ def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
     parser.add_function_arguments(command, as_group=False, as_positional=True, sub_configs=False, skip=set(methods))
     for argument, method in methods.items():
         parser.add_class_arguments(method, argument, sub_configs=False)
+    optional = _optional_positionals(command)
     action: Any
     for action in parser._actions:
+        if action.dest in optional:
+            action.nargs, action.option_strings = "?", []
         if action.dest in methods:
             action.metavar, action.help = "NAME", method_help(command, action.dest)
         # A positional list is written as on any command line (A B C), not as JSON: the parser then checks each element.
@@ -90,6 +95,17 @@ def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
     except ArgumentError as error:
         raise _explained(verb, parser, error) from error
     return {name: value for name, value in values.items() if name != "config"}
+
+
+def _optional_positionals(command: Any) -> set[str]:
+    """Arguments of `command` before its `*` that have a default: on the command line, words that may be left out."""
+    from inspect import Parameter, signature
+
+    return {
+        name
+        for name, parameter in signature(command).parameters.items()
+        if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD and parameter.default is not Parameter.empty
+    }
 
 
 def _explained(verb: str, parser: Any, error: Exception) -> Exception:

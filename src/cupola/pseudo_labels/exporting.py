@@ -27,7 +27,7 @@ from cupola.pseudo_labels.store import LabelStore, read_semantic
 
 STATISTICS_FILE = f"{SPLIT}0{SPLIT_SUFFIX}"
 
-WRITTEN_IN_PASSING = 50
+WRITTEN_IN_PASSING = 40
 """Labels that are written in about the time that one more worker takes to start."""
 
 

@@ -58,7 +58,7 @@ from cupola.types import VOID
 PAPER_FUSION = FusionSettings(stuff_instances="drop_and_ignore", movable=0.0, sizes=0)
 """The paper's rules (spec-stage1 6.3, 6.4): nothing that needs more than classes and masks."""
 
-READ_IN_PASSING = 50
+READ_IN_PASSING = 20
 """Labels that are read in about the time that one more worker takes to start."""
 
 WRITTEN_TOGETHER = 100

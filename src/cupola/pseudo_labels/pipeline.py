@@ -69,6 +69,16 @@ class HasHashes(Protocol):
         ...
 
 
+@runtime_checkable
+class Wraps(Protocol):
+    """A part that only remembers what another one finds: that other one is what is written down."""
+
+    @property
+    def inner(self) -> Any:
+        """The other part."""
+        ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """What stage 1 is put together from. detail: by default masks stay as the motion finds them."""
@@ -87,7 +97,8 @@ class Parts:
 
     def described(self) -> dict[str, Any]:
         """Class names, settings and hashes of files, as the manifest keeps them."""
-        named = {"correspondence": self.correspondence, "motion": self.motion, "semantics": self.semantics}
+        parts = {"correspondence": self.correspondence, "motion": self.motion, "semantics": self.semantics}
+        named = {part: value.inner if isinstance(value, Wraps) else value for part, value in parts.items()}
         return {
             part: {
                 **plain(value),
@@ -158,9 +169,15 @@ def pseudo_label(
 
 def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
     """`pseudo_label` with any parts that fulfil the protocols; `arguments` are those of `pseudo_label`."""
-    out = arguments["out"]
     dataset = open_dataset(arguments["data"], arguments["layout"], arguments["scale"])
-    pairs = chosen_pairs(dataset, arguments["every"], arguments["limit"])
+    return label_pairs(parts, dataset, chosen_pairs(dataset, arguments["every"], arguments["limit"]), arguments)
+
+
+def label_pairs(
+    parts: Parts, dataset: StereoDataset, pairs: Sequence[Pair], arguments: Mapping[str, Any]
+) -> LabelStore:
+    """`label_with` of these pairs of a data set that is open."""
+    out = arguments["out"]
     parts.check(pairs)
     other = None if arguments["classes_from"] is None else LabelStore.open(arguments["classes_from"])
     with sole_writer(out):

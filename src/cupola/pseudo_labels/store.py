@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from cupola.config import plain
 from cupola.data import FrameRecord, StereoDataset, open_dataset
 from cupola.errors import ConfigError, DataError, StoreError
 from cupola.io import read_ids, write_ids
+from cupola.pseudo_labels.fuse import FusionSettings
 from cupola.pseudo_labels.journal import (
     FORMAT,
     MANIFEST,
@@ -107,6 +108,11 @@ class LabelStore:
             )
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise StoreError(f"{path} is damaged ({type(error).__name__}: {error}); make it again") from error
+
+    def fused_with(self, settings: FusionSettings) -> LabelStore:
+        """This store with the labels that other fusion settings give; nothing is computed anew, nothing written."""
+        rule = FusionRule.of(self.entries.values(), self.rule.counts.num_classes, settings)
+        return replace(self, rule=rule)
 
     @property
     def num_classes(self) -> int:

@@ -30,7 +30,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """One wide picture (uint8 H×W×3 RGB) with a caption."""
+    """One wide plot (uint8 H×W×3 RGB) with a caption, kept sharp (PNG)."""
 
     title: str
     image: UInt8[np.ndarray, "h w 3"]
@@ -58,15 +58,20 @@ class Page:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def _data_uri(image: UInt8[np.ndarray, "h w 3"]) -> str:
+def _jpeg(image: UInt8[np.ndarray, "h w 3"]) -> str:
     _, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return "data:image/jpeg;base64," + base64.b64encode(content.tobytes()).decode()
+
+
+def _png(image: UInt8[np.ndarray, "h w 3"]) -> str:
+    _, content = cv2.imencode(".png", image[..., ::-1])
+    return "data:image/png;base64," + base64.b64encode(content.tobytes()).decode()
 
 
 def write_page(path: Path, page: Page) -> None:
     """Writes the report as one HTML file, atomically. Raises `DiskError`."""
     environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
-    environment.filters["data_uri"] = _data_uri
+    environment.filters |= {"jpeg": _jpeg, "png": _png}
     environment.filters["kind"] = lambda block: type(block).__name__
     template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
     write_text(path, environment.from_string(template).render(page=page))

@@ -1,15 +1,13 @@
-"""Compiled loops of the dense CRF; `on_torch.py` computes the same without them.
+"""Compiled loops over the classes of pixels and vertices: the steps of the dense CRF.
 
-The lattice (Adams, Baek and Davis 2010, section 3): points whose d + 1 coordinates have the sum 0 and the same
-remainder by d + 1. Around each point of the space lie the d + 1 corners of one simplex. Corner number r has remainder
-r, so all its coordinates are (d + 1) * c_i + r, and c_0 .. c_(d-1) with r name it; they are packed into one int64 key.
+Values of classes are flat float32 arrays in planes of 16 classes (see `walk.py`), one vector a pixel or vertex.
 """
 
 import numpy as np
 from numba import njit
 
+from cupola.semantics.crf.stencil import BORDER, REACH
 from cupola.semantics.crf.vectors import (
-    HALF,
     LANES,
     add,
     add_scaled,
@@ -18,353 +16,226 @@ from cupola.semantics.crf.vectors import (
     larger,
     largest,
     load,
-    load_half,
+    log,
     repeat,
+    scale,
     store,
+    store_afar,
     total,
 )
+from cupola.semantics.crf.walk import BLOCK
 
-FIRST_SLOTS = 1 << 12
-"""Slots of a hash table at the start; it doubles whenever half of them are taken."""
-HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-"""2^64 / golden ratio: multiplying by it spreads neighbouring keys (Knuth, volume 3, section 6.4)."""
-AHEAD = 3
-"""A pixel's corners are asked for so many pixels early."""
-BLOCK = 64
-"""Pixels that are transposed together: their values fit the first cache."""
+AHEAD = 24
+"""Vertices are asked for so many pixels, or places in a chain, early."""
+IMPOSSIBLE = np.float32(-1e30)
+"""Log-probability of the classes that fill up the last plane."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _locate(feature, scale, position, cell, rank):
-    """Simplex of a point: its position in the lattice's space, the nearest point of remainder 0 (in units of d + 1)
-    and the order of the differences. Returns the sum of `cell`, by which that point misses the plane of sum 0.
+def _lines(count):
+    """Zeros for so many vectors, each in one cache line."""
+    numbers = np.zeros((count + 1) * LANES, np.float32)
+    skipped = -numbers.ctypes.data % (4 * LANES) // 4
+    return numbers[skipped : skipped + count * LANES]
 
-    Float32 throughout and in the published order: another rounding would put some pixels into another simplex.
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def splat(plane, walk, corners, classes, values):
+    """Adds up on the vertices the probabilities of one plane's classes, times their weights, of the pixels around.
+
+    classes, values: of pixels and vertices. Serial, so that the sums have one order.
     """
-    d = len(scale)
-    running = np.float32(0)
-    for j in range(d, 0, -1):
-        scaled = feature[j - 1] * scale[j - 1]
-        position[j] = running - np.float32(j) * scaled
-        running += scaled
-    position[0] = running
-    inverse = np.float32(1) / np.float32(d + 1)
-    excess = 0
-    for i in range(d + 1):
-        cell[i] = np.int64(np.rint(position[i] * inverse))
-        excess += cell[i]
-        rank[i] = 0
-    for i in range(d):
-        left = position[i] - np.float32(cell[i] * (d + 1))
-        for j in range(i + 1, d + 1):
-            if left < position[j] - np.float32(cell[j] * (d + 1)):
-                rank[i] += 1
-            else:
-                rank[j] += 1
-    return excess
+    count, size = len(corners.weights), len(values) // walk.planes
+    base = plane * size
+    values[base : base + size] = 0
+    for run in range(len(walk.firsts)):
+        start = walk.starts[run]
+        here = plane * (count + 2 * walk.room) + walk.room + walk.firsts[run] - start
+        for i in range(start, walk.starts[run + 1]):
+            early = min(i + AHEAD, count - 1)
+            pixel = load(classes, (here + i) * LANES)
+            for r in range(corners.weights.shape[1]):
+                fetch_early(values, base + corners.vertices[early, r] * LANES)
+                at = base + corners.vertices[i, r] * LANES
+                store(values, at, add_scaled(load(values, at), corners.weights[i, r], pixel))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _return_to_plane(cell, rank, excess):
-    """Moves the coordinates that lie farthest from their point, so that the sum of `cell` is 0."""
-    size = len(cell)
-    for i in range(size):
-        rank[i] += excess
-        if rank[i] < 0:
-            rank[i] += size
-            cell[i] += 1
-        elif rank[i] >= size:
-            rank[i] -= size
-            cell[i] -= 1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def embed(start, stop, features, scale, low, strides, weights, keys):
-    """Barycentric weights and simplex key of each point.
-
-    features: float32 n d; scale: d float32; low, strides: int64 d, smallest cell and stride of each packed coordinate.
-    Writes weights (float32 n d+1) and keys (int64 n). Equal keys mean the same simplex.
-    """
-    d = len(scale)
-    position, cell, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.int64), np.empty(d + 1, np.int64)
-    share = np.empty(d + 2, np.float32)
-    for p in range(start, stop):
-        _return_to_plane(cell, rank, _locate(features[p], scale, position, cell, rank))
-        key, base, place = 0, 1, 0
-        for i in range(d):
-            key += rank[i] * base
-            base *= d + 1
-            place += (cell[i] - low[i]) * strides[i]
-        keys[p] = key + base * place
-        share[:] = 0
-        for i in range(d + 1):
-            difference = (position[i] - np.float32(cell[i] * (d + 1))) / np.float32(d + 1)
-            share[d - rank[i]] += difference
-            share[d + 1 - rank[i]] -= difference
-        share[0] += np.float32(1) + share[d + 1]
-        weights[p] = share[: d + 1]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def corner_keys(start, stop, points, features, scale, low, strides, keys):
-    """Vertex keys (int64 m d+1) of the simplices around some points (numbers, int32 m)."""
-    d = len(scale)
-    position, cell, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.int64), np.empty(d + 1, np.int64)
-    for s in range(start, stop):
-        _return_to_plane(cell, rank, _locate(features[points[s]], scale, position, cell, rank))
-        for r in range(d + 1):
-            place = 0
-            for i in range(d):
-                place += (cell[i] - (rank[i] > d - r) - low[i]) * strides[i]
-            keys[s, r] = r + (d + 1) * place
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _slot(table, key):
-    """Slot that holds a key, or the free one where it belongs."""
-    mask = np.uint64(len(table) - 1)
-    mixed = np.uint64(key) * HASH_FACTOR
-    slot = (mixed ^ (mixed >> np.uint64(32))) & mask
-    while table[slot, 1] >= 0 and table[slot, 0] != key:
-        slot = (slot + np.uint64(1)) & mask
-    return slot
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _empty_table(slots):
-    table = np.empty((slots, 2), np.int64)
-    table[:, 1] = -1
-    return table
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def number_keys(keys):
-    """Numbers the distinct keys by first appearance.
-
-    keys: int64 n. Returns the numbers (int32 n), the place of each key's first appearance (int32 m), and the hash table
-    (int64 slots 2: key, number or -1).
-    """
-    numbers, firsts = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
-    table, count = _empty_table(FIRST_SLOTS), 0
-    for i in range(len(keys)):
-        key = keys[i]
-        if i > 0 and key == keys[i - 1]:
-            numbers[i] = numbers[i - 1]
-            continue
-        slot = _slot(table, key)
-        if table[slot, 1] < 0:
-            table[slot, 0], table[slot, 1] = key, count
-            firsts[count] = i
-            count += 1
-            if 2 * count > len(table):
-                table = _empty_table(2 * len(table))
-                for k in range(count):
-                    known = keys[firsts[k]]
-                    place = _slot(table, known)
-                    table[place, 0], table[place, 1] = known, k
-            numbers[i] = count - 1
-        else:
-            numbers[i] = table[slot, 1]
-    return numbers, firsts[:count].copy(), table
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def chain(keys, table, remainders, step, carried_step):
-    """The vertices that have a neighbour along one axis, line by line in the order along it.
-
-    keys: int64 m; step, carried_step: added to a key they give the next vertex, the second where the remainder is the
-    largest. Returns int32: a line starts with ~vertex, the rest follow.
-    """
-    count = len(keys)
-    following, starts = np.empty(count, np.int32), np.ones(count, np.bool_)
-    for v in range(count):
-        key = keys[v]
-        key += carried_step if key % remainders == remainders - 1 else step
-        following[v] = table[_slot(table, key), 1]
-        if following[v] >= 0:
-            starts[following[v]] = False
-    order, length = np.empty(count, np.int32), 0
-    for v in range(count):
-        if starts[v] and following[v] >= 0:
-            order[length] = ~v
-            length += 1
-            at = following[v]
-            while at >= 0:
-                order[length] = at
-                length += 1
-                at = following[at]
-    return order[:length].copy()
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def splat_ones(corners, weights, values):
-    """Adds every pixel's weights to its corners' values (float32 m)."""
-    for p in range(len(corners)):
-        for r in range(corners.shape[1]):
-            values[corners[p, r]] += weights[p, r]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def blur_ones(order, values):
-    """Adds to every value half of its two neighbours' along one chain."""
+def blur(start, stop, order, base, values):
+    """`blur_ones` for vectors, from one start of a line to another; vertex 0 lies at values[base]. In place."""
     half = np.float32(0.5)
-    before, at, current = np.float32(0), np.int32(-1), np.float32(0)
-    for i in range(len(order) + 1):
-        vertex = order[i] if i < len(order) else np.int32(-1)
+    at = base + ~order[start] * LANES
+    before, current = repeat(np.float32(0)), load(values, at)
+    for i in range(start + 1, stop):
+        early, vertex = order[min(i + AHEAD, stop - 1)], order[i]
+        fetch_early(values, base + max(early, ~early) * LANES)
+        place = base + max(vertex, ~vertex) * LANES
+        following = load(values, place)
         if vertex >= 0:
-            following = values[vertex]
-            values[at] = current + half * (before + following)
-            before, at, current = current, vertex, following
+            store(values, at, add_scaled(current, half, add(before, following)))
+            before = current
         else:
-            if at >= 0:
-                values[at] = current + half * before
-            before, at = np.float32(0), ~vertex
-            current = values[at]
+            store(values, at, add_scaled(current, half, before))
+            before = repeat(np.float32(0))
+        current, at = following, place
+    store(values, at, add_scaled(current, half, before))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def splat(part, order, corners, weights, classes, vertices, parts, offset):
-    """Adds 16 of the class probabilities of every pixel, times its weights, to its corners.
+def _add_corners(run, walk, corners, values, logs, scores):
+    """Scores of one run of pixels: the unary term and what the lattice reports.
 
-    part: 0 .. parts - 1, which 16; order: pixels, int32 n; classes: float32, 16 * parts values a pixel from pixel
-    -offset on; vertices: float32, 16 * parts values a vertex. Serial, so that the sums have one order.
+    Two planes at a time, which share the work of finding a vertex; of an odd number the last one is done twice.
     """
-    last = len(order) - 1
-    for i in range(len(order)):
-        early = order[min(i + AHEAD, last)]
-        for r in range(corners.shape[1]):
-            fetch_early(vertices, (corners[early, r] * parts + part) * HALF)
-        p = order[i]
-        values = load_half(classes, ((p + offset) * parts + part) * HALF)
-        for r in range(corners.shape[1]):
-            at = (corners[p, r] * parts + part) * HALF
-            store(vertices, at, add_scaled(load_half(vertices, at), weights[p, r], values))
+    count, start, size = len(corners.weights), walk.starts[run], len(values) // walk.planes
+    for i in range(start, walk.starts[run + 1]):
+        early = min(i + AHEAD, count - 1)
+        for one in range(0, walk.planes, 2):
+            other = min(one + 1, walk.planes - 1)
+            here, there = one * size, other * size
+            score, score_there = load(logs, (one * count + i) * LANES), load(logs, (other * count + i) * LANES)
+            for r in range(corners.weights.shape[1]):
+                soon, at = corners.vertices[early, r] * LANES, corners.vertices[i, r] * LANES
+                fetch_early(values, here + soon)
+                fetch_early(values, there + soon)
+                score = add_scaled(score, corners.weights[i, r], load(values, here + at))
+                score_there = add_scaled(score_there, corners.weights[i, r], load(values, there + at))
+            store(scores, ((i - start) * walk.planes + one) * LANES, score)
+            store(scores, ((i - start) * walk.planes + other) * LANES, score_there)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fetch_row(values, at):
-    """Asks early for a vector that spans two cache lines."""
-    fetch_early(values, at)
-    fetch_early(values, at + HALF)
+def _add_all_taps(weights, classes, at, width, scores, to):
+    """Adds the stencil's sum around one pixel, at classes[at], to its score. weights: 7 7."""
+    score = load(scores, to)
+    for down in range(2 * REACH + 1):
+        row = at + ((down - REACH) * width - REACH) * LANES
+        for right in range(2 * REACH + 1):
+            score = add_scaled(score, weights[down, right], load(classes, row + right * LANES))
+    store(scores, to, score)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def blur(start, stop, order, vertices, groups):
-    """`blur_ones` for rows of 32 * groups values, from one start of a line to another. In place."""
-    half = np.float32(0.5)
-    for group in range(groups):
-        at = (~order[start] * groups + group) * LANES
-        before, current = repeat(np.float32(0)), load(vertices, at)
-        for i in range(start + 1, stop):
-            vertex = order[i]
-            if i + AHEAD < stop:
-                early = order[i + AHEAD]
-                fetch_row(vertices, (max(early, ~early) * groups + group) * LANES)
-            if vertex >= 0:
-                place = (vertex * groups + group) * LANES
-                following = load(vertices, place)
-                store(vertices, at, add_scaled(current, half, add(before, following)))
-                before, current = current, following
-            else:
-                store(vertices, at, add_scaled(current, half, before))
-                place = (~vertex * groups + group) * LANES
-                before, current = repeat(np.float32(0)), load(vertices, place)
-            at = place
-        store(vertices, at, add_scaled(current, half, before))
+def _add_thin_taps(weights, classes, at, width, scores, to, step, sums):
+    """The same for a run of pixels by the thin weights, float32 n 3 7.
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def update(
-    start,
-    stop,
-    order,
-    corners,
-    weights,
-    vertices,
-    taps,
-    tap_offsets,
-    tap_rows,
-    width,
-    logs,
-    classes,
-    result,
-    groups,
-    offset,
-):
-    """One mean field step (Kraehenbuehl and Koltun 2011, algorithm 1) of some pixels: softmax of the unary term plus
-    what both kernels report.
-
-    taps: float32 kinds width t (t even), the stencil of the spatial kernel; tap_offsets: int64 t, values to go;
-    tap_rows: int32 h, the kind of each row. logs, classes: as in `splat`, logs without the offset. Writes `result`.
+    at: of the first pixel; to, step: of its score and to the next one's; sums: room for (3, `BLOCK` + 6) vectors.
     """
-    scores = np.empty(groups * LANES, np.float32)
-    last = len(order) - 1
-    for i in range(start, stop):
-        early = order[min(i + AHEAD, last)]
-        for r in range(corners.shape[1]):
-            for group in range(groups):
-                fetch_row(vertices, (corners[early, r] * groups + group) * LANES)
-        p = order[i]
-        y, x = p // width, p % width
-        kind = tap_rows[y]
-        best = repeat(np.float32(-np.inf))
-        for group in range(groups):
-            even, odd = load(logs, (p * groups + group) * LANES), repeat(np.float32(0))
-            for r in range(corners.shape[1]):
-                at = (corners[p, r] * groups + group) * LANES
-                even = add_scaled(even, weights[p, r], load(vertices, at))
-            here = ((p + offset) * groups + group) * LANES
-            for t in range(0, len(tap_offsets), 2):
-                even = add_scaled(even, taps[kind, x, t], load(classes, here + tap_offsets[t]))
-                odd = add_scaled(odd, taps[kind, x, t + 1], load(classes, here + tap_offsets[t + 1]))
-            score = add(even, odd)
-            store(scores, group * LANES, score)
-            best = larger(best, score)
-        soften(scores, largest(best), result, (p + offset) * groups * LANES)
+    half, row, line = np.float32(0.5), width * LANES, (BLOCK + 2 * REACH) * LANES
+    for i in range(len(weights) + 2 * REACH):
+        here, to_sum = at + (i - REACH) * LANES, i * LANES
+        fetch_early(classes, here + (REACH + 1) * row)
+        same, first = load(classes, here), add(load(classes, here - row), load(classes, here + row))
+        second = add(load(classes, here - 2 * row), load(classes, here + 2 * row))
+        third = add(load(classes, here - 3 * row), load(classes, here + 3 * row))
+        store(sums, to_sum, add_scaled(same, half, first))
+        store(sums, to_sum + line, add_scaled(add(same, first), half, second))
+        store(sums, to_sum + 2 * line, add_scaled(second, half, add(first, third)))
+    for i in range(len(weights)):
+        even, odd = load(scores, to + i * step), repeat(np.float32(0))
+        for right in range(2 * REACH + 1):
+            even = add_scaled(even, weights[i, 0, right], load(sums, (i + right) * LANES))
+            odd = add_scaled(odd, weights[i, 1, right], load(sums, (i + right) * LANES + line))
+        for right in range(REACH - 1, REACH + 2):
+            even = add_scaled(even, weights[i, 2, right], load(sums, (i + right) * LANES + 2 * line))
+        store(scores, to + i * step, add(even, odd))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def soften(scores, highest, result, at):
-    """result[at :] = softmax of the scores, whose largest is `highest`."""
-    down = repeat(-highest)
-    sums = repeat(np.float32(0))
-    for k in range(0, len(scores), LANES):
-        power = exp(add(load(scores, k), down))
-        store(scores, k, power)
-        sums = add(sums, power)
-    factor = np.float32(1) / total(sums)
-    for k in range(0, len(scores), LANES):
-        store(result, at + k, add_scaled(repeat(np.float32(0)), factor, load(scores, k)))
+def _add_neighbours(plane, first, length, walk, count, stencil, classes, scores, sums):
+    """Adds to the scores of a run of pixels from pixel `first` on what the stencil reports."""
+    y, x = first // walk.width, first % walk.width
+    at = (plane * (count + 2 * walk.room) + walk.room + first) * LANES
+    to, step = plane * LANES, walk.planes * LANES
+    left, right = 0, 0
+    if stencil.kinds[y] == BORDER:
+        left = min(max(stencil.left - x, 0), length)
+        right = max(min(stencil.right - x, length), left)
+    if left < right:
+        weights = stencil.thin[x + left : x + right]
+        _add_thin_taps(weights, classes, at + left * LANES, walk.width, scores, to + left * step, step, sums)
+    for i in range(length):
+        if not left <= i < right:
+            weights = stencil.weights[stencil.kinds[y], x + i]
+            _add_all_taps(weights, classes, at + i * LANES, walk.width, scores, to + i * step)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def start_field(start, stop, logs, result, groups, offset):
-    """result = softmax of the logs alone."""
-    size = groups * LANES
-    scores = np.empty(size, np.float32)
-    for p in range(start, stop):
-        highest = np.float32(-np.inf)
-        for k in range(size):
-            scores[k] = logs[p * size + k]
-            highest = max(highest, scores[k])
-        soften(scores, highest, result, (p + offset) * size)
+def update(start, stop, walk, corners, stencil, values, logs, classes, result):
+    """One mean field step (Kraehenbuehl and Koltun 2011, algorithm 1) of some runs of pixels: softmax of the unary term
+    plus what both kernels report.
+
+    values: float32, of the vertices; logs, classes, result: of the pixels (see `Walk`). Writes `result`.
+    """
+    count = len(corners.weights)
+    scores = _lines(walk.planes * BLOCK)
+    sums = _lines(3 * (BLOCK + 2 * REACH))
+    for run in range(start, stop):
+        first, length = walk.firsts[run], walk.starts[run + 1] - walk.starts[run]
+        _add_corners(run, walk, corners, values, logs, scores)
+        if len(stencil.weights):
+            for plane in range(walk.planes):
+                _add_neighbours(plane, first, length, walk, count, stencil, classes, scores, sums)
+        _soften(scores, length, walk.planes, result, (walk.room + first) * LANES, (count + 2 * walk.room) * LANES)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pixels_first(start, stop, planes, rows):
-    """rows[p, k] = planes[k, p]."""
-    for left in range(start, stop, BLOCK):
-        right = min(left + BLOCK, stop)
-        for k in range(len(planes)):
-            for p in range(left, right):
-                rows[p, k] = planes[k, p]
+def _soften(scores, length, planes, result, at, stride):
+    """result[at :] = softmax of the scores of a run of pixels; `stride` values lie between planes of the result.
+
+    In three loops, so that the processor finds work in the next pixels while it waits for one.
+    """
+    size = planes * LANES
+    for first in range(0, length * size, size):
+        best = load(scores, first)
+        for k in range(first + LANES, first + size, LANES):
+            best = larger(best, load(scores, k))
+        down = repeat(-largest(best))
+        for k in range(first, first + size, LANES):
+            store(scores, k, add(load(scores, k), down))
+    for k in range(0, length * size, LANES):
+        store(scores, k, exp(load(scores, k)))
+    for i in range(length):
+        first, to = i * size, at + i * LANES
+        sums = load(scores, first)
+        for k in range(first + LANES, first + size, LANES):
+            sums = add(sums, load(scores, k))
+        factor = np.float32(1) / total(sums)
+        for plane in range(planes):
+            store_afar(result, to + plane * stride, scale(factor, load(scores, first + plane * LANES)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def classes_first(start, stop, rows, planes):
-    """planes[k, p] = rows[p, k]."""
-    for left in range(start, stop, BLOCK):
-        right = min(left + BLOCK, stop)
-        for k in range(len(planes)):
-            for p in range(left, right):
-                planes[k, p] = rows[p, k]
+def begin(probabilities, smallest, walk, logs, classes):
+    """Clipped logarithms of the probabilities (float32 k n), and their softmax: the clipped ones over their sum."""
+    (kinds, count), planes = probabilities.shape, walk.planes
+    rows, padding = _lines(BLOCK * planes), _lines(planes)
+    padding[kinds:] = IMPOSSIBLE
+    for run in walk.in_rows:
+        first, place = walk.firsts[run], walk.starts[run]
+        length = walk.starts[run + 1] - place
+        for k in range(kinds):
+            for i in range(length):
+                rows[i * planes * LANES + k] = min(max(probabilities[k, first + i], smallest), np.float32(1))
+        for i in range(length):
+            sums = repeat(np.float32(0))
+            for plane in range(planes):
+                sums = add(sums, load(rows, (i * planes + plane) * LANES))
+            factor = np.float32(1) / total(sums)
+            for plane in range(planes):
+                values = load(rows, (i * planes + plane) * LANES)
+                unary = add(log(larger(values, repeat(smallest))), load(padding, plane * LANES))
+                store_afar(logs, (plane * count + place + i) * LANES, unary)
+                at = plane * (count + 2 * walk.room) + walk.room + first + i
+                store_afar(classes, at * LANES, scale(factor, values))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def end(start, stop, walk, classes, probabilities):
+    """probabilities[k, p] = what `classes` holds of them. Of some blocks of pixels."""
+    count = probabilities.shape[1]
+    for first in range(start * BLOCK, min(stop * BLOCK, count), BLOCK):
+        for k in range(len(probabilities)):
+            at = (k // LANES * (count + 2 * walk.room) + walk.room) * LANES + k % LANES
+            for p in range(first, min(first + BLOCK, count)):
+                probabilities[k, p] = classes[at + p * LANES]

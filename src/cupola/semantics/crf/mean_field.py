@@ -2,7 +2,7 @@
 
 Mean field with a spatial and a bilateral Gaussian kernel, Potts compatibility and symmetric normalisation, on the
 permutohedral lattice. A step gives all class probabilities to the lattice, blurs there, and recomputes every pixel from
-what the lattice and the stencil return. Classes lie side by side in memory, in groups of 32.
+what the lattice and the stencil return. Classes lie side by side in memory, in planes of 16.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, UInt8
 from numba import config
 
 from cupola.errors import DataError
-from cupola.semantics.crf.kernels import blur, classes_first, pixels_first, splat, start_field, update
-from cupola.semantics.crf.lattice import PIECES, Lattice, build_lattice, in_pieces
+from cupola.semantics.crf.kernels import begin, blur, end, splat, update
+from cupola.semantics.crf.parallel import in_parallel, in_pieces
+from cupola.semantics.crf.permutohedral import Lattice, build_lattice
 from cupola.semantics.crf.settings import CrfSettings
 from cupola.semantics.crf.stencil import STENCIL_SIGMA, Stencil, no_stencil, spatial_stencil
-from cupola.semantics.crf.vectors import HALF, LANES
+from cupola.semantics.crf.vectors import LANES
+from cupola.semantics.crf.walk import BLOCK, tiles, visit
 
-TILE = (32, 64)
-"""Rows and columns of the tiles in whose order pixels are visited: their vertices fit the second cache."""
 CACHE_LINE = 64
 """Bytes. A vector that starts at a multiple of it lies in one line."""
-IMPOSSIBLE = np.float32(-1e30)
-"""Log-probability of the classes that fill up the last group."""
 SMALLEST_CLASSES = 2
 
 
@@ -54,8 +52,9 @@ def dense_crf(
         from cupola.semantics.crf.on_torch import named_device, torch_crf
 
         return torch_crf(image, probabilities, settings, named_device(device))
-    with ThreadPoolExecutor(config.NUMBA_NUM_THREADS) as pool:  # type: ignore[attr-defined]  # set by its start
-        return mean_field(image, probabilities, settings, pool)
+    threads: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set by its start
+    with ThreadPoolExecutor(threads) as pool:
+        return mean_field(image, probabilities, settings, pool, threads)
 
 
 def check(image: np.ndarray, probabilities: np.ndarray) -> None:
@@ -81,96 +80,59 @@ def mean_field(
     probabilities: Float32[np.ndarray, "k h w"],
     settings: CrfSettings,
     pool: Executor,
+    threads: int,
 ) -> Float32[np.ndarray, "k h w"]:
-    """`dense_crf` on the CPU, with the threads of `pool`."""
+    """`dense_crf` on the CPU, with so many threads in `pool`."""
     classes, height, width = probabilities.shape
-    count, groups = height * width, -(-classes // LANES)
-    order = tile_order(height, width)
-    lattice, stencil = kernels_of(image, settings, order, pool)
-    offset = int(np.abs(stencil.offsets).max(initial=0))  # room for taps beyond the image, whose weights are 0
-    values = groups * LANES
-    logs, now, new = (
-        aligned(count * values),
-        aligned((count + 2 * offset) * values),
-        aligned((count + 2 * offset) * values),
-    )
+    count, walk = height * width, visit(height, width, -(-classes // LANES))
+    runs, values = len(walk.firsts), walk.planes * LANES
+    planes = np.ascontiguousarray(probabilities).reshape(classes, count)
+    logs = aligned(count * values)
+    now, new = (aligned((count + 2 * walk.room) * values) for _ in range(2))
+    # Beside the lattice, whose hash tables keep one thread busy.
+    begun = pool.submit(begin, planes, np.float32(settings.smallest_probability), walk, logs, now)
+    lattice, stencil = kernels_of(image, settings, pool)
     vertices = aligned(lattice.size * values)
-    in_pieces(pool, log_probabilities, height, probabilities, settings.smallest_probability, logs.reshape(count, -1))
-    in_pieces(pool, start_field, count, logs, now, groups, offset)
+    pieces = blur_pieces(lattice, walk.planes, -(-threads // walk.planes))
+    begun.result()
     for _ in range(settings.steps):
-        filter_classes(lattice, order, now, vertices, groups, offset, pool)
-        in_pieces(
-            pool, update, count, order, lattice.corners, lattice.weights, vertices, stencil.weights,
-            stencil.offsets * values, stencil.kinds, width, logs, now, new, groups, offset,
-        )  # fmt: skip
+        in_parallel(pool, splat, [(plane, walk, lattice.corners, now, vertices) for plane in range(walk.planes)])
+        for line in pieces:
+            in_parallel(pool, blur, [(*piece, vertices) for piece in line])
+        in_pieces(pool, update, runs, walk, lattice.corners, stencil, vertices, logs, now, new)
         now, new = new, now
-    del logs, new, vertices
-    result = np.empty((classes, count), np.float32)
-    in_pieces(pool, classes_first, count, now.reshape(-1, values)[offset:], result)
+    result = logs[: classes * count].reshape(classes, count)  # no longer needed
+    in_pieces(pool, end, -(-count // BLOCK), walk, now, result)
     return result.reshape(classes, height, width)
 
 
-def kernels_of(
-    image: UInt8[np.ndarray, "h w 3"], settings: CrfSettings, order: Int32[np.ndarray, "n"], pool: Executor
-) -> tuple[Lattice, Stencil]:
+def kernels_of(image: UInt8[np.ndarray, "h w 3"], settings: CrfSettings, pool: Executor) -> tuple[Lattice, Stencil]:
     """Both kernels: a lattice, and a stencil for the spatial one where that is possible."""
     height, width = image.shape[:2]
-    y, x = (axis.ravel().astype(np.float32) for axis in np.indices((height, width)))
-    near = np.stack([x, y], axis=1)
-    colours = image.reshape(-1, 3).astype(np.float32) / np.float32(settings.colour_sigma)
-    bilateral = np.concatenate([near / np.float32(settings.bilateral_sigma), colours], axis=1)
-    lattice = build_lattice(bilateral, order, settings.bilateral_weight, pool)
+    order = np.concatenate([tile.ravel() for tile in tiles(height, width)])
+    features = np.empty((5, height * width), np.float32)
+    features[1], features[0] = np.divmod(order, np.int32(width))
+    features[:2] /= np.float32(settings.bilateral_sigma)
+    features[2:] = np.take(image.reshape(-1, 3), order, axis=0).T
+    features[2:] /= np.float32(settings.colour_sigma)
+    lattice = build_lattice(features, settings.bilateral_weight, pool)
     if settings.spatial_sigma == STENCIL_SIGMA:
         return lattice, spatial_stencil(height, width, settings.spatial_weight)
-    near /= np.float32(settings.spatial_sigma)
-    return lattice.joined(build_lattice(near, order, settings.spatial_weight, pool)), no_stencil(height, width)
+    features[1], features[0] = np.divmod(order, np.int32(width))
+    features[:2] /= np.float32(settings.spatial_sigma)
+    return lattice.joined(build_lattice(features[:2], settings.spatial_weight, pool)), no_stencil(height)
 
 
-def filter_classes(
-    lattice: Lattice, order: Int32[np.ndarray, "n"], classes: Float32[np.ndarray, "_"],
-    vertices: Float32[np.ndarray, "_"], groups: int, offset: int, pool: Executor,
-) -> None:  # fmt: skip
-    """Gives the classes to the vertices and blurs there. Writes `vertices`."""
-    vertices.fill(0)
-    parts = groups * LANES // HALF
-    arguments = (order, lattice.corners, lattice.weights, classes, vertices, parts, offset)
-    for future in [pool.submit(splat, part, *arguments) for part in range(parts)]:
-        future.result()
+def blur_pieces(lattice: Lattice, planes: int, pieces: int) -> list[list[tuple[int, int, np.ndarray, int]]]:
+    """For each axis, what may be blurred at the same time: in each plane so many pieces of whole lines, as arguments of
+    `kernels.blur`. No result depends on their number."""
+    result = []
     for line in lattice.chains:
         starts = np.append(np.flatnonzero(line < 0), len(line))
-        edges = np.unique(starts[np.searchsorted(starts, np.linspace(0, len(line), PIECES + 1))]).tolist()
-        ends = pairwise(edges)
-        for future in [pool.submit(blur, a, b, line, vertices, groups) for a, b in ends]:
-            future.result()
-
-
-def log_probabilities(
-    start: int,
-    stop: int,
-    probabilities: Float32[np.ndarray, "k h w"],
-    smallest: float,
-    logs: Float32[np.ndarray, "n _"],
-) -> None:
-    """Writes the clipped logarithms of some rows, pixel by pixel."""
-    classes, _, width = probabilities.shape
-    row = np.empty((classes, width), np.float32)
-    for y in range(start, stop):
-        np.clip(probabilities[:, y], np.float32(smallest), np.float32(1), out=row)
-        np.log(row, out=row)
-        part = logs[y * width : (y + 1) * width]
-        part[:, classes:] = IMPOSSIBLE
-        pixels_first(0, width, row, part)
-
-
-def tile_order(height: int, width: int) -> Int32[np.ndarray, "n"]:
-    """All pixels, tile by tile."""
-    pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    tiles = [
-        pixels[y : y + TILE[0], x : x + TILE[1]].ravel()
-        for y in range(0, height, TILE[0])
-        for x in range(0, width, TILE[1])
-    ]
-    return np.concatenate(tiles)
+        edges = np.unique(starts[np.searchsorted(starts, np.linspace(0, len(line), pieces + 1))]).tolist()
+        bases = range(0, planes * lattice.size * LANES, lattice.size * LANES)
+        result.append([(start, stop, line, base) for base in bases for start, stop in pairwise(edges)])
+    return result
 
 
 def aligned(count: int) -> Float32[np.ndarray, "_"]:

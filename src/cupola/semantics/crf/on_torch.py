@@ -1,7 +1,7 @@
 """The dense CRF in whole-tensor operations, for devices that torch knows.
 
-The same lattice as in `lattice.py` with sorting in place of hashing. Sums are taken bag by bag (`embedding_bag`), each
-in a fixed order, so that a device repeats its own result bit for bit. Both kernels are lattices here.
+The same lattice as in `permutohedral/` with sorting in place of hashing. Sums are taken bag by bag (`embedding_bag`),
+each in a fixed order, so that a device repeats its own result bit for bit. Both kernels are lattices here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cupola.errors import ConfigError
-from cupola.semantics.crf.lattice import TINY, axis_scales, packing
+from cupola.semantics.crf.permutohedral.lattice import TINY, axis_scales, packing
 from cupola.semantics.crf.settings import CrfSettings
 
 
@@ -76,9 +76,9 @@ def torch_crf(
 
 
 def torch_lattice(features: np.ndarray, weight: float, device: torch.device) -> TorchLattice:
-    """`lattice.build_lattice` by sorting. features: float32 n d, >= 0."""
+    """`build_lattice` by sorting. features: float32 n d, >= 0."""
     d = features.shape[1]
-    low, strides = (torch.from_numpy(part).to(device) for part in packing(features))
+    low, strides = (torch.from_numpy(part).to(device) for part in packing(features.T))
     scale = torch.from_numpy(axis_scales(d)).to(device)
     cell, rank, weights = simplices(torch.from_numpy(features).to(device), scale)
     corner = torch.arange(d + 1, device=device)
@@ -104,7 +104,7 @@ def torch_lattice(features: np.ndarray, weight: float, device: torch.device) -> 
 def simplices(
     features: Float[Tensor, "n d"], scale: Float[Tensor, "d"]
 ) -> tuple[Int64[Tensor, "n corners"], Int64[Tensor, "n corners"], Float[Tensor, "n corners"]]:
-    """Cell, rank and barycentric weights of each point, as `kernels._locate` and `kernels.embed` find them."""
+    """Cell, rank and barycentric weights of each point, as `permutohedral.kernels.embed` finds them."""
     d = features.shape[1]
     scaled = features * scale
     running, position = torch.zeros_like(scaled[:, 0]), []

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -63,22 +64,34 @@ def depth_weight(
 
 
 def predict(
-    network: Depthg, image: UInt8[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"], settings: DepthgSettings
+    network: Depthg,
+    image: UInt8[np.ndarray, "h w 3"],
+    weight: Float32[np.ndarray, "h w"],
+    settings: DepthgSettings,
+    made: dict[Any, Tensor] | None = None,
 ) -> Float32[np.ndarray, "k h w"]:
     """Probability of every pseudo class at every pixel of an RGB image; the same for any number of threads.
 
-    weight: of the low pass, read where `settings.scales` is "depth-guided". Raises `ConfigError` where the published
-    form is asked for and the network's cells do not fit into the image.
+    weight: of the low pass, read where `settings.scales` is "depth-guided". made: passes of this network over this
+    image, which other settings can share; new ones are added. Raises `ConfigError` where the published form is asked
+    for and the network's cells do not fit into the image.
     """
-    prepared = normalised(image)
+    passes, prepared = {} if made is None else made, normalised(image)
+
+    def scores_of(find: Callable[..., Float32[Tensor, "k h w"]]) -> Float32[Tensor, "k h w"]:
+        key = find.__name__, replace(settings, scales="mean", crf=True)
+        if key not in passes:
+            passes[key] = find(network, prepared, settings)
+        return passes[key]
+
     if settings.scales == "low":
-        scores = low_scores(network, prepared, settings)
+        scores = scores_of(low_scores)
     elif settings.scales == "high":
-        scores = high_scores(network, prepared, settings)
+        scores = scores_of(high_scores)
     else:
-        low, high = low_scores(network, prepared, settings), high_scores(network, prepared, settings)
+        low, high = scores_of(low_scores), scores_of(high_scores)
         share = weight if settings.scales == "depth-guided" else np.full_like(weight, 0.5)
-        scores = high.add_(low.sub_(high).mul_(torch.from_numpy(share).to(low.device)))
+        scores = (low - high).mul_(torch.from_numpy(share).to(low.device)).add_(high)
     probabilities = scores.softmax(0) if settings.space == "log" else scores
     return np.asarray(probabilities.cpu().numpy())
 

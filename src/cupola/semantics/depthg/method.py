@@ -115,13 +115,33 @@ class DepthgModel:
         Raises `CheckpointError` where the weights can no longer be read, `ConfigError` where the published form is
         asked for an image that the network's cells do not fit into.
         """
+        return self.together((), frame, disparity, valid)[0]
+
+    def together(
+        self,
+        others: Sequence[DepthgModel],
+        frame: StereoFrame,
+        disparity: Float32[np.ndarray, "h w"],
+        valid: Bool[np.ndarray, "h w"],
+    ) -> list[SemanticMap]:
+        """What this model and others of the same weights find, each pass of the network made once."""
+        made: dict[Any, torch.Tensor] = {}
+        return [model._found(frame, disparity, valid, made) for model in (self, *others)]
+
+    def _found(
+        self,
+        frame: StereoFrame,
+        disparity: Float32[np.ndarray, "h w"],
+        valid: Bool[np.ndarray, "h w"],
+        made: dict[Any, torch.Tensor],
+    ) -> SemanticMap:
         from cupola.semantics.depthg.inference import crf_image, depth_weight, predict
 
         settings = self.settings
         network, device = settings.network()
         calibration = frame.calibration
         weight = depth_weight(disparity, valid, calibration.fx * calibration.baseline, settings.form)
-        scores = predict(network, frame.left, weight, settings)
+        scores = predict(network, frame.left, weight, settings, made)
         if settings.crf:
             scores = dense_crf(crf_image(frame.left, settings.form), scores, CrfSettings(), str(device))
         classes = np.where(frame.valid, scores.argmax(0), VOID).astype(np.int16)

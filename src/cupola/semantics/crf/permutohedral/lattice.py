@@ -8,54 +8,54 @@ along each axis, every pixel collects from its corners. `Lattice` holds what is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from cupola.errors import ConfigError
-from cupola.semantics.crf.kernels import blur_ones, chain, corner_keys, embed, number_keys, splat_ones
+from cupola.semantics.crf.parallel import in_pieces
+from cupola.semantics.crf.permutohedral.kernels import (
+    blur_ones,
+    chain,
+    corner_keys,
+    embed,
+    normalise,
+    number_keys,
+    splat_ones,
+)
 
 TINY = np.float32(1e-20)
 """Keeps the normalisation of a pixel without weight finite (published)."""
-PIECES = 16
-"""Parts that a loop over pixels is cut into, for up to so many threads. No result depends on it."""
+
+
+class Corners(NamedTuple):
+    """Where each pixel lies in the lattice: the vertices around it, and what it gives to and takes from each."""
+
+    vertices: Int32[np.ndarray, "n corners"]
+    weights: Float32[np.ndarray, "n corners"]
 
 
 @dataclass(frozen=True)
 class Lattice:
     """Where each pixel lies, and which vertices lie on a line.
 
-    corners: vertices around each pixel; weights: what a pixel gives to and takes from each, so that give, blur, take
-    is the symmetric, normalised, weighted kernel; chains: for each axis the vertices line by line (`kernels.chain`).
+    corners: with weights such that give, blur, take is the symmetric, normalised, weighted kernel; chains: for each
+    axis the vertices line by line (`kernels.chain`); size: number of vertices.
     """
 
-    corners: Int32[np.ndarray, "n corners"]
-    weights: Float32[np.ndarray, "n corners"]
+    corners: Corners
     chains: tuple[Int32[np.ndarray, "_"], ...]
     size: int
 
     def joined(self, other: Lattice) -> Lattice:
         """Both kernels as one: their sum. `other` blurs after this, on vertices of its own."""
         moved = tuple(np.where(line < 0, line - self.size, line + self.size).astype(np.int32) for line in other.chains)
-        return Lattice(
-            np.concatenate([self.corners, other.corners + np.int32(self.size)], axis=1),
-            np.concatenate([self.weights, other.weights], axis=1),
-            self.chains + moved,
-            self.size + other.size,
-        )
-
-
-def in_pieces(pool: Executor, function: Callable[..., None], count: int, *arguments: Any) -> None:
-    """Runs function(start, stop, *arguments) over the pieces of 0 .. count."""
-    edges = np.linspace(0, count, PIECES + 1).astype(int).tolist()
-    futures = [pool.submit(function, a, b, *arguments) for a, b in pairwise(edges) if a < b]
-    for future in futures:
-        future.result()
+        vertices = np.concatenate([self.corners.vertices, other.corners.vertices + np.int32(self.size)], axis=1)
+        weights = np.concatenate([self.corners.weights, other.corners.weights], axis=1)
+        return Lattice(Corners(vertices, weights), self.chains + moved, self.size + other.size)
 
 
 def axis_scales(dimensions: int) -> Float32[np.ndarray, "d"]:
@@ -64,13 +64,13 @@ def axis_scales(dimensions: int) -> Float32[np.ndarray, "d"]:
     return np.array([whole / np.float32(math.sqrt((i + 1) * (i + 2))) for i in range(dimensions)], np.float32)
 
 
-def packing(features: Float32[np.ndarray, "n d"]) -> tuple[Int64[np.ndarray, "d"], Int64[np.ndarray, "d"]]:
+def packing(features: Float32[np.ndarray, "d n"]) -> tuple[Int64[np.ndarray, "d"], Int64[np.ndarray, "d"]]:
     """Smallest value and stride of each cell coordinate in a key, from the largest features (the smallest is >= 0).
 
     Raises `ConfigError` where the keys would not fit 63 bits.
     """
-    d = features.shape[1]
-    reach = (features.max(axis=0) * axis_scales(d)).astype(np.float64)
+    d = len(features)
+    reach = (features.max(axis=1) * axis_scales(d)).astype(np.float64)
     lowest = np.array([0.0] + [-j * reach[j - 1] for j in range(1, d)])
     highest = np.array([reach[j:].sum() for j in range(d)])
     # Two more on each side: one for rounding and the simplex's other corners, one for the neighbours of the outermost.
@@ -81,49 +81,41 @@ def packing(features: Float32[np.ndarray, "n d"]) -> tuple[Int64[np.ndarray, "d"
     return low, np.cumprod([1, *spans[:-1]], dtype=np.int64)
 
 
-def build_lattice(
-    features: Float32[np.ndarray, "n d"], order: Int32[np.ndarray, "n"], weight: float, pool: Executor
-) -> Lattice:
+def build_lattice(features: Float32[np.ndarray, "d n"], weight: float, pool: Executor) -> Lattice:
     """The lattice of a Gaussian kernel of deviation 1 on features >= 0, normalised and times `weight`.
 
-    order: all pixels, those that are near each other in the image near each other here; vertices are numbered in it,
-    which only matters for speed.
+    Vertices are numbered as they appear, which only matters for speed.
     """
-    count, d = features.shape
+    d, count = features.shape
     scale, (low, strides) = tuple(axis_scales(d)), packing(features)  # a tuple, so that d is known to the compiler
     weights, keys = np.empty((count, d + 1), np.float32), np.empty(count, np.int64)
     in_pieces(pool, embed, count, features, scale, low, strides, weights, keys)
-    simplex_in_order, firsts, _ = number_keys(keys[order])
+    simplex_of, firsts, _ = number_keys(keys)
     simplices = np.empty((len(firsts), d + 1), np.int64)
-    in_pieces(pool, corner_keys, len(firsts), order[firsts], features, scale, low, strides, simplices)
+    in_pieces(pool, corner_keys, len(firsts), keys[firsts], d, strides, simplices)
     vertices, firsts, table = number_keys(simplices.ravel())
     keys = simplices.ravel()[firsts]
-    corners = np.empty((count, d + 1), np.int32)
-    corners[order] = vertices.reshape(-1, d + 1)[simplex_in_order]
     # One step along axis j adds 1 to all coordinates and takes d + 1 from the j-th. The remainder goes up by one, or
     # from d to 0, which carries into all cells. The last coordinate is not part of the key.
     own = (d + 1) * np.append(strides, 0)
     steps = [(1 - int(own[j]), int(own.sum() - own[j]) - d) for j in range(d + 1)]
     futures = [pool.submit(chain, keys, table, d + 1, *step) for step in steps]
+    corners = Corners(np.take(vertices.reshape(-1, d + 1), simplex_of, axis=0), weights)
     chains = tuple(future.result() for future in futures)
-    return Lattice(corners, normalised(corners, weights, chains, len(keys), weight), chains, len(keys))
+    normalise_symmetrically(corners, chains, len(keys), weight, pool)
+    return Lattice(corners, chains, len(keys))
 
 
-def normalised(
-    corners: Int32[np.ndarray, "n corners"],
-    weights: Float32[np.ndarray, "n corners"],
-    chains: tuple[Int32[np.ndarray, "_"], ...],
-    size: int,
-    weight: float,
-) -> Float32[np.ndarray, "n corners"]:
-    """Weights such that give, blur, take is `weight` times the kernel with its symmetric normalisation: divided on both
-    sides by the root of its answer to a constant."""
-    d = corners.shape[1] - 1
+def normalise_symmetrically(
+    corners: Corners, chains: tuple[Int32[np.ndarray, "_"], ...], size: int, weight: float, pool: Executor
+) -> None:
+    """Scales the weights so that give, blur, take is `weight` times the kernel with its symmetric normalisation:
+    divided on both sides by the root of its answer to a constant."""
+    count, remainders = corners.weights.shape
     values = np.zeros(size, np.float32)
-    splat_ones(corners, weights, values)
+    splat_ones(*corners, values)
     for line in chains:
         blur_ones(line, values)
-    alpha = np.float32(1 / (1 + 2.0**-d))  # the published gain of the blur
-    answer = np.einsum("nr,nr->n", weights, values[corners]) * alpha
-    factor = np.sqrt(np.float32(weight) * alpha) / np.sqrt(answer + TINY)
-    return np.asarray(weights * factor[:, None], np.float32)
+    gain = np.float32(1 / (1 + 2.0 ** (1 - remainders)))  # published: of the blur
+    share = np.float32(weight) * gain
+    in_pieces(pool, normalise, count, corners.vertices, values, gain, share, TINY, corners.weights)
