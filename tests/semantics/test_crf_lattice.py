@@ -80,7 +80,7 @@ def embedded(features):
     low, strides = packing(planes)
     weights, keys = np.empty((count, d + 1), np.float32), np.empty(count, np.int64)
     corners = np.empty((count, d + 1), np.int64)
-    embed(0, count, planes, tuple(axis_scales(d)), low, strides, weights, keys)
+    embed(0, count, planes, axis_scales(d), low, strides, weights, keys)
     corner_keys(0, count, keys, d, strides, corners)
     return weights, keys, unpacked(corners, low, strides, d)
 
