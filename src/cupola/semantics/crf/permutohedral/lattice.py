@@ -87,7 +87,7 @@ def build_lattice(features: Float32[np.ndarray, "d n"], weight: float, pool: Exe
     Vertices are numbered as they appear, which only matters for speed.
     """
     d, count = features.shape
-    scale, (low, strides) = tuple(axis_scales(d)), packing(features)  # a tuple, so that d is known to the compiler
+    scale, (low, strides) = axis_scales(d), packing(features)
     weights, keys = np.empty((count, d + 1), np.float32), np.empty(count, np.int64)
     in_pieces(pool, embed, count, features, scale, low, strides, weights, keys)
     simplex_of, firsts, _ = number_keys(keys)
