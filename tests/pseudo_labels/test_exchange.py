@@ -293,6 +293,7 @@ def test_labels_of_the_centre_of_resized_frames(tmp_path):
     sizes=st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size=1, max_size=3),
     scale=st.floats(0.05, 4.0),
 )
+@settings(deadline=None)
 def test_a_common_scale_is_found_where_there_is_one(sizes, scale):
     def scaled(size, factor):
         return tuple(max(1, round(side * factor)) for side in size)
@@ -309,6 +310,7 @@ def test_a_common_scale_is_found_where_there_is_one(sizes, scale):
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     part=st.tuples(st.integers(1, 9), st.integers(1, 9)),
 )
+@settings(deadline=None)
 def test_centred_undoes_padding_and_cutting(size, part):
     whole = np.arange(size[0] * size[1]).reshape(size)
     padded = np.full(tuple(map(max, size, part)), -1)
