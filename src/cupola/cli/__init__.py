@@ -64,18 +64,21 @@ def _usage() -> str:
     return "\n".join(lines)
 
 
-def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
+def _parse(verb: str, command: Any, arguments: list[str], presets: Any = None) -> dict[str, Any]:
     """Arguments of `command` from the command line and YAML files, dataclasses built. Raises `ConfigError`."""
     from argparse import ArgumentError
 
     from jsonargparse import ArgumentParser
 
-    from cupola.cli.choices import method_help, resolve
+    from cupola.cli.choices import PRESET_WEIGHTS, PRESET_WORDS, method_help, resolve
 
-    methods, arguments = resolve(command, arguments)
+    methods, arguments = resolve(command, arguments, presets or {})
     description = (command.__doc__ or "").split("Args:")[0].strip()
     parser = ArgumentParser(prog=f"cupola {verb}", description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of arguments, such as the config.yaml of a result")
+    if presets:
+        parser.add_argument("--preset", help=f"methods and settings by one name: {', '.join(presets)}")
+        parser.add_argument("--weights", help=f"folder of the preset's weights (default: {PRESET_WEIGHTS})")
     parser.add_function_arguments(command, as_group=False, as_positional=True, sub_configs=False, skip=set(methods))
     for argument, method in methods.items():
         parser.add_class_arguments(method, argument, sub_configs=False)
@@ -94,7 +97,9 @@ def _parse(verb: str, command: Any, arguments: list[str]) -> dict[str, Any]:
         values = parser.instantiate_classes(parser.parse_args(arguments))
     except ArgumentError as error:
         raise _explained(verb, parser, error) from error
-    return {name: value for name, value in values.items() if name != "config"}
+    return {
+        name: value for name, value in values.items() if name != "config" and not (presets and name in PRESET_WORDS)
+    }
 
 
 def _optional_positionals(command: Any) -> set[str]:
@@ -147,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     module = import_module(module_of(verb))
     try:
-        result = module.command(**_parse(verb, module.command, rest))
+        result = module.command(**_parse(verb, module.command, rest, getattr(module, "presets", None)))
         module.show(result)
     except CupolaError as error:
         print(f"cupola {verb}: {error}", file=sys.stderr)

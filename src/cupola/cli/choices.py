@@ -10,6 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+Presets = Mapping[str, Callable[..., dict[str, Any]]]
+"""Name -> what gives the arguments of a command from a folder of weights."""
+
+NO_PRESETS: Presets = {}
+PRESET_WORDS = ("preset", "weights")
+PRESET_WEIGHTS = "weights"
+"""Folder of weights where none is named."""
+
 
 def method_arguments(command: Callable[..., Any]) -> dict[str, Mapping[str, type]]:
     """Argument -> its methods by name, for each argument of `command` that is one of several."""
@@ -22,18 +30,24 @@ def method_arguments(command: Callable[..., Any]) -> dict[str, Mapping[str, type
     return {name: mark.methods for name, marked in marks.items() for mark in marked if isinstance(mark, OneOf)}
 
 
-def resolve(command: Callable[..., Any], arguments: list[str]) -> tuple[dict[str, type], list[str]]:
+def resolve(
+    command: Callable[..., Any], arguments: list[str], presets: Presets = NO_PRESETS
+) -> tuple[dict[str, type], list[str]]:
     """The class chosen for each such argument, and the arguments without the choices.
 
-    The command line goes before YAML files, and these before the function's own default. A YAML file's settings of a
-    method that is not the chosen one are left out. Raises `ConfigError` for an unknown name.
+    The command line goes before YAML files, these before a preset, and this before the function's own default. Settings
+    of a method that is not the chosen one are left out of files and presets. Raises `ConfigError` for an unknown name.
     """
     from inspect import signature
 
     methods = method_arguments(command)
     if not methods:
         return {}, arguments
+    content, arguments = _preset(arguments, presets)
     rest, named, configs = _split(arguments, methods)
+    if content is not None:
+        rest = ["--config", "", *rest]
+        configs = {1: content} | {place + 2: file for place, file in configs.items()}
     choices: dict[str, str] = {}
     for content in configs.values():
         choices |= {argument: name for argument in methods if (name := _named(content.get(argument))) is not None}
@@ -54,6 +68,31 @@ def method_help(command: Callable[..., Any], argument: str) -> str:
     default = getattr(type(signature(command).parameters[argument].default), "name", None)
     known = ", ".join(method_arguments(command)[argument])
     return f"the method, one of {known} (default: {default}); its settings are below"
+
+
+def _preset(arguments: list[str], presets: Presets) -> tuple[dict[str, Any] | None, list[str]]:
+    """What `--preset NAME [--weights FOLDER]` stands for, as a YAML file would say it, and the other arguments."""
+    from pathlib import Path
+
+    from cupola.config import plain
+    from cupola.errors import ConfigError
+
+    rest: list[str] = []
+    given: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if presets and option in ("--preset", "--weights"):
+            given[option] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    if "--preset" not in given:
+        if given:
+            raise ConfigError(f"--weights is the folder of a preset's weights; add --preset {' or '.join(presets)}")
+        return None, rest
+    if given["--preset"] not in presets:
+        raise ConfigError(f"there is no preset `{given['--preset']}`, known are {', '.join(presets)}")
+    return plain(presets[given["--preset"]](Path(given.get("--weights", PRESET_WEIGHTS)))), rest
 
 
 def _split(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 
 from cupola.pseudo_labels import LabelStore, pseudo_label
+from cupola.pseudo_labels.presets import PRESETS
 
 command = pseudo_label
+presets = PRESETS
 
 MOSTLY_EMPTY = 0.5
 """Warn when a larger share of the frames has no moving object."""

@@ -1,8 +1,8 @@
 """Outlines drawn anew along the image's edges, by the dense CRF, object by object.
 
 Ours, beyond findings-motion 5. Flow is found in patches, so masks reach a few pixels over an object's border, and small
-things suffer most: at 192x384 every fourth mask of a walking person was more background than person. The CRF knows the
-image: what has the colour of the ground beside it goes back to the ground.
+things suffer most. The CRF knows the image: what has the colour of the ground beside it goes back to the ground. Of 135
+moving people at 192x384 it lifts those covered at IoU > 0.5 from 26 to 47 (benchmarks/outlines.py).
 """
 
 from __future__ import annotations
