@@ -99,6 +99,8 @@ def test_what_it_writes(whole, rig):
     assert "No ground truth was used" in card["truth"]
     assert "last step" in card["truth"]
     assert card["known_depth"] > 0.5
+    assert card["largest_class"] < 0.9
+    assert len(whole.notes) == 1
     assert "random weights" in whole.notes[0]
     network = read_depthg(whole.weights)
     assert network.card["truth"] == card["truth"]
@@ -232,6 +234,22 @@ def test_too_little_is_one_sentence_before_any_work(rig, tmp_path, monkeypatch, 
         learn_semantics(rig, out=tmp_path, backbone=BACKBONE, settings=replace(SETTINGS, **change), limit=limit)
     assert sentence in str(error.value)
     assert not list(tmp_path.iterdir())  # so that the mended command may use it
+
+
+def test_codes_that_have_become_alike_are_told(rig, tmp_path, monkeypatch):
+    """Centres that are all equal: every code is nearest to the first of them."""
+    real = loop_module.begin_probe
+
+    def equal(learner, batches, device):
+        real(learner, batches, device)
+        with torch.no_grad():
+            learner.probe.clusters.copy_(learner.probe.clusters[:1].expand(5, -1))
+
+    monkeypatch.setattr(loop_module, "begin_probe", equal)
+    still = replace(SETTINGS, probe_learning_rate=1e-9)
+    result = learn_semantics(rig, out=tmp_path, backbone=BACKBONE, settings=still)
+    assert json.loads((tmp_path / "card.json").read_text())["largest_class"] > 0.9
+    assert "nearly everything is of one pseudo class" in result.notes[-1]
 
 
 def test_missing_weights_of_the_backbone(rig, tmp_path):

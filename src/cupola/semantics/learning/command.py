@@ -27,7 +27,7 @@ from cupola.runs.metrics import read_metrics
 from cupola.semantics.backbones import BackboneSettings, load_backbone, random_backbone
 from cupola.semantics.depthg.checkpoint import save_depthg
 from cupola.semantics.learning.batches import Batches
-from cupola.semantics.learning.loop import STATE, new_learner, one_thread, run_learning
+from cupola.semantics.learning.loop import STATE, largest_share, new_learner, one_thread, run_learning
 from cupola.semantics.learning.pairing import nearest_views
 from cupola.semantics.learning.settings import CROPS, AnyRecipe, SmallRecipe
 from cupola.semantics.learning.store import Eye, ViewStore, prepare_views
@@ -55,6 +55,15 @@ S53)."""
 RANDOM = (
     "the backbone has random weights (no --backbone.weights given): its features know colour and texture but nothing "
     "of what DINO knows; expect pseudo classes of that kind, and take --settings depth-only (docs/learn-semantics.md)"
+)
+
+
+COLLAPSED = 0.9
+"""One pseudo class with a larger share of the cells than this is told of."""
+
+ONE_CLASS = (
+    "nearly everything is of one pseudo class: the codes have become alike, as happens where all features "
+    "are (try --settings.standardise true, larger shifts, or another backbone)"
 )
 
 
@@ -130,7 +139,7 @@ def learn_semantics(
     dataset = open_dataset(data, layout, scale)
     records = _chosen(dataset, every, limit)
     require_enough(records, settings)
-    notes = () if backbone.weights is not None else (RANDOM,)
+    notes: tuple[str, ...] = () if backbone.weights is not None else (RANDOM,)
     if (out / CARD).is_file():
         claim(out, MAY_DIFFER, **arguments)
         return _result(out)
@@ -142,6 +151,8 @@ def learn_semantics(
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     facts = learn_from(eye, records, settings, out, seed, workers or os.cpu_count() or 1)
+    if facts["largest_class"] > COLLAPSED:
+        notes += (ONE_CLASS,)
     finish(out, facts | {"notes": list(notes), "arguments": plain(arguments)})
     return _result(out)
 
@@ -163,6 +174,7 @@ def learn_from(
         learner = new_learner(store, settings, seed)
         batches = Batches(store, neighbours, settings, seed)
         seconds = run_learning(learner, batches, out, eye.device, fingerprint(store))
+        largest = largest_share(learner, batches, eye.device)
     last = read_metrics(out)[-LAST_STEPS:]
     names = [name for name in last[-1] if name not in ("step", "seconds", "loss")]
     facts = {
@@ -173,6 +185,7 @@ def learn_from(
         "views": len(store),
         "known_depth": round(float(np.isfinite(store.points[:, 2]).mean()), 4),
         "classes": settings.classes,
+        "largest_class": round(largest, 4),
         "losses": {name: float(np.mean([line[name] for line in last if name in line])) for name in names},
         "failed": store.failed,
         "seed": seed,

@@ -113,6 +113,14 @@ def begin_probe(learner: Learner, batches: Batches, device: torch.device) -> Non
         learner.probe.clusters.copy_(torch.from_numpy(centres))
 
 
+def largest_share(learner: Learner, batches: Batches, device: torch.device) -> float:
+    """Share of the cells that the largest pseudo class holds, on some of them."""
+    codes = torch.from_numpy(some_codes(learner, batches, device)).to(device)
+    with torch.no_grad():
+        nearest = learner.probe.cosines(codes.T[None, :, :, None])[0, :, :, 0].argmax(0)
+    return float(nearest.bincount().max()) / len(nearest)
+
+
 def some_codes(learner: Learner, batches: Batches, device: torch.device) -> Float32[np.ndarray, "n d"]:
     """About `PROBE_CODES` codes, of whole cells drawn from views that are spread evenly."""
     store, rng = batches.store, np.random.default_rng([batches.seed, PROBE, 1])
