@@ -148,8 +148,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     verb, rest = split_verb(arguments)
     if verb is None:
-        print(f"cupola: {_unknown(arguments)}", file=sys.stderr)
-        return 2
+        asks = arguments[-1] in ("-h", "--help")  # `cupola learn --help`
+        print(f"cupola: {_unknown(arguments)}", file=sys.stdout if asks else sys.stderr)
+        return 0 if asks else 2
     module = import_module(module_of(verb))
     try:
         result = module.command(**_parse(verb, module.command, rest, getattr(module, "presets", None)))

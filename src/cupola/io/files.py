@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,15 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes indented JSON with sorted keys, atomically. Raises `DiskError`."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's content, read once a process for each version of the file. Raises `OSError`."""
+    about = path.stat()
+    return _content_hash(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _content_hash(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,8 +28,9 @@ from cupola.training.state import remove_state
 LAST_STEPS = 50
 """The losses told at the end are means over this many last steps."""
 
-MAY_DIFFER = ("labels", "out", "device")
-"""Arguments that may change between two parts of a run: the labels' content is compared instead of their place."""
+MAY_DIFFER = ("labels", "out", "device", "time_limit")
+"""Arguments that may change between two parts of a run: the labels' content is compared instead of their place, and the
+time left may be another."""
 NO_LOSS = ("step", "gradient", "learning_rate", "seconds")
 """Entries of a line of metrics.jsonl that are no losses."""
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from cupola.correspondence.checking import checked_clip, checked_disparity
 from cupola.errors import ConfigError
+from cupola.io import content_hash
 from cupola.types import Correspondence, StereoClip, StereoFrame
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class RaftCorrespondence:
     def check(self, keys: Sequence[tuple[str, str]] = ()) -> None:
         """Loads the network. Raises `CheckpointError` or `ConfigError` where that cannot be done."""
         self._network()
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the file of weights, for those who tell results apart by what made them. Raises `OSError`."""
+        return {"weights": content_hash(self.weights)}
 
     def __call__(self, clip: StereoClip) -> Correspondence:
         """The six fields of a clip, unknown where there and back do not close (spec-stage1 2.1, 2.4).

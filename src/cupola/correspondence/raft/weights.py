@@ -6,7 +6,6 @@ of the converted SMURF (torchvision's, usually behind `raft.`; spec-stage1 2.2, 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from cupola.correspondence.raft.network import Variant, expected_shapes
 from cupola.errors import CheckpointError
-from cupola.io import atomic_path, read_checkpoint
+from cupola.io import atomic_path, content_hash, read_checkpoint
 from cupola.io.pickles import SETTINGS
 
 CONTAINERS = ("state_dict", "model_state_dict", "model")
@@ -71,7 +70,7 @@ def read_raft(weights: Path, cache: Path | None = None) -> tuple[Variant, dict[s
     converted = _converted(weights)
     if converted is not None:
         return converted
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    digest = content_hash(weights)
     folder = weights.parent if cache is None else cache
     path = folder / f"{weights.stem}-{digest[:8]}.safetensors"
     converted = _converted(path) if path.is_file() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Float32, UInt8
 from scipy.ndimage import binary_fill_holes
 
 from cupola.errors import CheckpointError, ConfigError
+from cupola.io import content_hash
 from cupola.motion.maskcut.cutting import find_objects
 from cupola.semantics.backbones import BackboneSettings, load_backbone, normalised
 from cupola.semantics.backbones.settings import DINO_VITS
@@ -74,7 +74,8 @@ class MaskCutSegmenter:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the file of weights. Raises `CheckpointError` where it is missing."""
-        return {"weights": _digest(self.weights, *_stamp(self.weights))}
+        _stamp(self.weights)
+        return {"weights": content_hash(self.weights)}
 
     def __call__(self, clip: StereoClip, correspondence: Correspondence, seed: int) -> Instances:
         """Objects on the left image of the clip's first frame, at most `masks`, without motions; a score is the IoU of
@@ -151,9 +152,3 @@ def _loaded(architecture: str, weights: Path, device: str, *_: int) -> tuple[Din
     network = load_backbone(BackboneSettings(architecture, weights), where)
     assert isinstance(network, DinoVit)  # of all architectures only these pass __post_init__
     return network, where
-
-
-@lru_cache(maxsize=1)
-def _digest(weights: Path, *_: int) -> str:
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

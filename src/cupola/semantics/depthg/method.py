@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -17,7 +16,7 @@ from jaxtyping import Bool, Float32
 
 from cupola.config import plain
 from cupola.errors import CheckpointError, StoreError
-from cupola.io import write_bytes
+from cupola.io import content_hash, write_bytes
 from cupola.semantics.crf import CrfSettings, dense_crf
 from cupola.semantics.depthg.settings import DepthgSettings, Form, Window
 from cupola.types import VOID, SemanticMap, StereoFrame
@@ -46,7 +45,8 @@ class DepthgSemantics(DepthgSettings):
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the file of weights. Raises `CheckpointError` where it is missing."""
-        return {"weights": _digest(self.weights, *_stamp(self.weights))}
+        _stamp(self.weights)
+        return {"weights": content_hash(self.weights)}
 
     def choose(self, count: int) -> list[int]:
         """Which of `count` frames to fit on: none."""
@@ -176,9 +176,3 @@ def _loaded(weights: Path, device: str, *_: int) -> tuple[Depthg, torch.device]:
 
     where = pick_device(device)
     return read_depthg(weights).to(where), where
-
-
-@lru_cache(maxsize=1)
-def _digest(weights: Path, *_: int) -> str:
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
