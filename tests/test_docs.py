@@ -26,7 +26,8 @@ def _commands():
 def test_shown_commands_parse(words):
     verb, rest = split_verb(words)
     assert verb is not None
-    _parse(verb, import_module(module_of(verb)).command, rest)
+    module = import_module(module_of(verb))
+    _parse(verb, module.command, rest, getattr(module, "presets", None))
 
 
 def test_links_lead_somewhere():

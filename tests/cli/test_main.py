@@ -30,7 +30,12 @@ def test_a_verb_may_have_two_words(two_words):
     assert module_of("make tea-pots") == "cupola.cli.make_tea_pots"
 
 
-@pytest.mark.parametrize("words", [["make"], ["make", "teapots"], ["make", "--help"]])
+def test_half_a_verb_explains_itself(two_words, capsys):
+    assert main(["make", "--help"]) == 0
+    assert "`make` needs to know what: `cupola make tea-pots`" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["make"], ["make", "teapots"]])
 def test_half_a_verb_of_two_words_asks_for_the_other(two_words, words, capsys):
     assert main(words) == 2
     assert "`make` needs to know what: `cupola make tea-pots`" in capsys.readouterr().err
