@@ -103,7 +103,7 @@ class MaskCutSegmenter:
     def _keys(self, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "c rows columns"]:
         import torch
 
-        from cupola.semantics.depthg.inference import spread
+        from cupola.semantics.backbones.threads import spread
 
         network, device = self._network()
         [keys] = spread(network.keys, [torch.from_numpy(normalised(image)).to(device)[None]], device)

@@ -6,11 +6,10 @@ windows. Every pixel averages the two, the low one with the weight 1 / (depth + 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,12 +20,10 @@ from torch.nn import functional
 
 from cupola.semantics.backbones import normalised
 from cupola.semantics.backbones.settings import IMAGENET_DEVIATION, IMAGENET_MEAN
+from cupola.semantics.backbones.threads import spread
 from cupola.semantics.depthg.checkpoint import Depthg
 from cupola.semantics.depthg.layout import Place, Size, high_size, low_size, windows
 from cupola.semantics.depthg.settings import DepthgSettings, Form, Space
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 FARTHEST = 0.5
 """Disparities up to this are far away, however far [px] (spec-stage1 5.2)."""
@@ -146,27 +143,6 @@ def high_scores(
             scores[:, *place.pixels] += part
             cover[place.pixels] += 1
     return scores.div_(cover)
-
-
-def spread(
-    function: Callable[[Item], Result], items: Sequence[Item], device: torch.device
-) -> Generator[Result, None, None]:
-    """Results in order, without gradients. On a CPU the items are spread over threads, and each of them computes alone:
-    that leaves no thread waiting for another, and the number of threads changes no bit of a result."""
-
-    def call(item: Item) -> Result:
-        with torch.no_grad():
-            return function(item)
-
-    if device.type != "cpu":
-        yield from map(call, items)
-        return
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            yield from pool.map(call, items)
-        finally:
-            torch.set_num_threads(threads)
 
 
 def codes(network: Depthg, images: Float32[Tensor, "b 3 h w"]) -> Float32[Tensor, "b d rows columns"]:
