@@ -1,6 +1,8 @@
 """What enlarging small images and drawing outlines anew bring and cost: moving objects of the rendered street.
 
-    python benchmarks/outlines.py [--sequences 40] [--height 192] [--seed 0]
+    python benchmarks/outlines.py [--sequences 40] [--height 192] [--seed 7]
+
+The numbers in `cupola.motion.outlines` were chosen on streets of seed 0, so others are measured.
 
 For each form: moving things of at least 100 px that a mask covers at IoU > 0.5, by size and kind; masks on nothing that
 moves; processor seconds a pair of frames, correspondence and motion together (the first street, which compiles, left
@@ -40,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", type=int, default=40)
     parser.add_argument("--height", type=int, default=192)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
     counts = {form: Counter[str]() for form in FORMS}
     seconds = dict.fromkeys(FORMS, 0.0)

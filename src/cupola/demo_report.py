@@ -49,8 +49,10 @@ def write_demo_report(
     network: Evaluation,
     scores: tuple[Sequence[str], Sequence[Sequence[str]]],
     seconds: Mapping[str, float],
+    warning: str = "",
 ) -> None:
-    """Writes the report of a finished demo at `out`; `scores` are the columns and rows of its table."""
+    """Writes the report of a finished demo at `out`; `scores` are the columns and rows of its table, `warning` is what
+    a reader should know before trusting them."""
     columns, rows = scores
     results = Table(
         "Pseudo labels and network on the same held-out frames",
@@ -70,8 +72,8 @@ def write_demo_report(
     lead = (
         "A stereo street was rendered, labelled from its motion and geometry, and a network trained on these labels. "
         f"On streets it had never seen it found {found.found if found else 0} of {found.total if found else 0} "
-        "standing things, though no label ever marked one."
-    )
+        f"standing things, though no label ever marked one. {warning}"
+    ).strip()
     facts = {
         "time": ", ".join(f"{part} {value:.0f} s" for part, value in seconds.items()),
         **store.facts(),

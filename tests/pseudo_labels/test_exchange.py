@@ -19,7 +19,7 @@ from test_align import slow_align
 from cupola.cli import main
 from cupola.errors import CheckpointError, ConfigError, CupolaError, DataError, ImageError, StoreError
 from cupola.pseudo_labels import FusionSettings, LabelStore, align, export_labels, import_labels
-from cupola.pseudo_labels.importing import PAPER_FUSION
+from cupola.pseudo_labels.fuse import PAPER_FUSION
 from cupola.pseudo_labels.published import centred, whole_frame_scale
 from cupola.types import VOID
 

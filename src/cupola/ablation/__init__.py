@@ -5,7 +5,7 @@
 """
 
 from cupola.ablation.command import Ablation, ablate_pseudo_labels
-from cupola.ablation.rows import PAPER_FUSION, Row, ablation_rows
+from cupola.ablation.rows import Row, ablation_rows
 from cupola.ablation.settings import AblationWeights
 
-__all__ = ["PAPER_FUSION", "Ablation", "AblationWeights", "Row", "ablate_pseudo_labels", "ablation_rows"]
+__all__ = ["Ablation", "AblationWeights", "Row", "ablate_pseudo_labels", "ablation_rows"]

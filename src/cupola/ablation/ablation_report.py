@@ -9,8 +9,9 @@ import numpy as np
 
 from cupola.ablation.measure import DEPTH_NAMES, DEPTH_TABLE, Measured
 from cupola.ablation.plots import plot_bars, plot_depths, plot_thresholds
-from cupola.ablation.rows import PAPER_FUSION, TITLES
+from cupola.ablation.rows import TITLES
 from cupola.pseudo_labels import LabelStore
+from cupola.pseudo_labels.fuse import PAPER_FUSION
 from cupola.pseudo_labels.label_report import shrink, spread
 from cupola.report import Figure, Gallery, Page, Table, write_page
 from cupola.taxonomy import CITYSCAPES_19

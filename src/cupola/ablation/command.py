@@ -19,7 +19,7 @@ from typing import Any
 from cupola.ablation.ablation_report import NOTE, as_text, numbers, table_of, write_ablation_report
 from cupola.ablation.kept import KeptCorrespondence, KeptMotion, KeptSemantics, check
 from cupola.ablation.measure import DEPTH_TABLE, Measured, ScoreDepths, ScoreLabels, WriteDepth, plain_figures
-from cupola.ablation.rows import PAPER_FUSION, TITLES, Option, Row, ablation_rows, folder_name
+from cupola.ablation.rows import TITLES, Option, Row, ablation_rows, folder_name
 from cupola.ablation.settings import AblationWeights
 from cupola.config import plain, save_config
 from cupola.data import StereoDataset, open_dataset
@@ -33,6 +33,7 @@ from cupola.motion import AnyMotion, EgoMotionSegmenter
 from cupola.progress import progress
 from cupola.pseudo_labels import LabelStore, Parts
 from cupola.pseudo_labels.completion import mapped
+from cupola.pseudo_labels.fuse import PAPER_FUSION
 from cupola.pseudo_labels.pipeline import chosen_pairs, label_pairs
 from cupola.pseudo_labels.tasks import Pair
 from cupola.semantics import DepthgSemantics

@@ -14,6 +14,7 @@ from cupola.config import plain
 from cupola.correspondence import ClassicalCorrespondence, FileCorrespondence, RaftCorrespondence
 from cupola.motion import MaskCutSegmenter, MotionSegmenter, Sf2se3Segmenter
 from cupola.pseudo_labels import FusionSettings
+from cupola.pseudo_labels.fuse import PAPER_FUSION
 from cupola.pseudo_labels.pipeline import HasHashes
 from cupola.semantics import DepthgSemantics, OfflineSemantics
 
@@ -24,9 +25,6 @@ TITLES: dict[int, str] = {
     10: "Table 10: semantics at two scales",
     11: "Table 11: moving objects",
 }
-
-PAPER_FUSION = FusionSettings(threshold=0.08, stuff_instances="drop_and_ignore", movable=0.0, sizes=0)
-"""Fusion as in the paper, without what cupola adds to it."""
 
 THRESHOLDS = {0.04: 17.8, 0.06: 18.1, 0.08: 18.1, 0.10: 18.1, 0.12: 17.7, 0.14: 16.7}
 """Thing threshold -> the paper's PQ (table 6)."""

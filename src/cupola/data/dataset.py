@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -21,6 +22,8 @@ from cupola.io import image_size, read_rgb
 from cupola.io.video import VideoFrames
 from cupola.taxonomy import Taxonomy
 from cupola.types import Calibration, PanopticMap, StereoClip, StereoFrame
+
+Item = TypeVar("Item")
 
 MAX_SCALE = 4.0
 """Larger factors are taken for a mistake: nothing is gained by enlarging images."""
@@ -226,3 +229,12 @@ def _neighbours(frames: tuple[FrameRecord, ...]) -> list[tuple[tuple[FrameRecord
         return first.time is None or second.time is None or 0 < second.time - first.time <= longest
 
     return [(pair, consecutive(*pair)) for pair in pairs]
+
+
+def every_kth(items: tuple[Item, ...], every: int, limit: int | None) -> tuple[Item, ...]:
+    """Every `every`-th item, at most the first `limit` of these. Raises `ConfigError` for less than 1 of either."""
+    if every < 1:
+        raise ConfigError(f"every must be at least 1, not {every}")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1, not {limit}")
+    return items[::every][:limit]

@@ -1,8 +1,8 @@
 """Outlines drawn anew along the image's edges, by the dense CRF, object by object.
 
 Ours, beyond findings-motion 5. Flow is found in patches, so masks reach a few pixels over an object's border, and small
-things suffer most. The CRF knows the image: what has the colour of the ground beside it goes back to the ground. Of 135
-moving people at 192x384 it lifts those covered at IoU > 0.5 from 26 to 47 (benchmarks/outlines.py).
+things suffer most. The CRF knows the image: what has the colour of the ground beside it goes back to the ground. Of 137
+moving people at 192x384 it lifts those covered at IoU > 0.5 from 23 to 40 (benchmarks/outlines.py --seed 7).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SOFTNESS = 3.8
 
 REACH, COLOUR, WEIGHT, STEPS = 10.0, 12.0, 6.0, 5
 """The CRF's appearance kernel: its reach in the image [px at KITTI size], in colour [grey levels], its weight, and the
-number of mean field steps. Chosen on the rendered street (benchmarks/outlines.py)."""
+number of mean field steps. Chosen on rendered streets of seed 0; benchmarks/outlines.py measures others."""
 
 DOUBT = 0.02
 """Least probability of mask and of background [1], so that the image can overrule either."""

@@ -1,8 +1,8 @@
 """How small things are kept in small images: motion is looked for in enlarged ones, and outlines follow the image.
 
 Ours. The patches in which flow, disparity and motion are found have a fixed size, so in a small image they cover whole
-people. At 192x384 enlarging by half and drawing outlines anew took the moving things that are marked from 38 % to 51 %
-(benchmarks/outlines.py: 144 and 193 of 380; 0.17 and 0.47 s of processor time a pair).
+people. At 192x384 enlarging by half and drawing outlines anew took the moving things that are marked from 33 % to 49 %
+(benchmarks/outlines.py --seed 7: 124 and 183 of 377; 0.15 and 0.40 s of processor time a pair).
 """
 
 from __future__ import annotations
@@ -44,11 +44,14 @@ class DetailSettings:
         return StereoClip(_resized(clip.first, size), _resized(clip.second, size))
 
     def finished(self, instances: Instances, frame: StereoFrame) -> Instances:
-        """Objects found in an enlarged clip (or in the clip itself) at the size of `frame`, with their outlines."""
+        """Objects found in an enlarged clip (or in the clip itself) at the size of `frame`, with their outlines; those
+        of which no pixel is left are dropped."""
         masks = _shrunk(instances.masks, frame.size)
         if self.outlines:
             masks = outlined(frame.left, masks)
-        return Instances(masks, instances.scores, instances.motions)
+        kept = masks.any((1, 2))
+        motions = None if instances.motions is None else instances.motions[kept]
+        return Instances(masks[kept], instances.scores[kept], motions)
 
 
 AS_FOUND = DetailSettings(rows=0, outlines=False)

@@ -47,6 +47,10 @@ class FusionSettings:
             raise ConfigError(f"the fusion threshold must be at least 0 and below 1, not {self.threshold}")
 
 
+PAPER_FUSION = FusionSettings(stuff_instances="drop_and_ignore", movable=0.0, sizes=0)
+"""The paper's rules (spec-stage1 6.3, 6.4), without what cupola adds to them."""
+
+
 def fuse(
     semantic: Int16[np.ndarray, "h w"],
     instances: Int32[np.ndarray, "h w"],

@@ -20,7 +20,7 @@ from cupola.io import image_size, write_ids
 from cupola.progress import progress
 from cupola.pseudo_labels.align import align
 from cupola.pseudo_labels.completion import finished_frames, fuse_frames, mapped
-from cupola.pseudo_labels.fuse import FusionSettings
+from cupola.pseudo_labels.fuse import PAPER_FUSION, FusionSettings
 from cupola.pseudo_labels.journal import (
     FrameDone,
     append_frames,
@@ -54,9 +54,6 @@ from cupola.pseudo_labels.store import (
     write_semantic,
 )
 from cupola.types import VOID
-
-PAPER_FUSION = FusionSettings(stuff_instances="drop_and_ignore", movable=0.0, sizes=0)
-"""The paper's rules (spec-stage1 6.3, 6.4): nothing that needs more than classes and masks."""
 
 READ_IN_PASSING = 20
 """Labels that are read in about the time that one more worker takes to start."""

@@ -16,9 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 from cupola import __version__
 from cupola.config import plain, save_config
 from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, CorrespondenceProvider, NeedsFiles
-from cupola.data import StereoDataset, open_dataset
+from cupola.data import StereoDataset, every_kth, open_dataset
 from cupola.engines import Engine, choose_engine, in_order
-from cupola.errors import ConfigError, DataError
+from cupola.errors import DataError
 from cupola.motion import AnyMotion, EgoMotionSegmenter, MotionSegmenter
 from cupola.pseudo_labels.completion import finished_frames, fuse_frames, mapped
 from cupola.pseudo_labels.detail import AS_FOUND, DetailSettings
@@ -204,17 +204,13 @@ def label_pairs(
 
 def chosen_pairs(dataset: StereoDataset, every: int = 1, limit: int | None = None) -> tuple[Pair, ...]:
     """Every `every`-th pair of the data set, at most the first `limit` of these. Raises `DataError` without any."""
-    if every < 1:
-        raise ConfigError(f"every must be at least 1, not {every}")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, not {limit}")
-    pairs = dataset.pairs()
-    if not pairs:
+    chosen = every_kth(dataset.pairs(), every, limit)
+    if not chosen:
         raise DataError(
             f"{dataset.root} ({dataset.layout}) holds {len(dataset.records)} stereo frames but no two that follow each "
             "other in time; motion needs video"
         )
-    return pairs[::every][:limit]
+    return chosen
 
 
 def _manifest(

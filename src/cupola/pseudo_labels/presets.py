@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cupola.correspondence import RaftCorrespondence
 from cupola.motion import PublishedSf2se3Segmenter, Sf2se3Segmenter
 from cupola.pseudo_labels.detail import AS_FOUND
-from cupola.pseudo_labels.fuse import FusionSettings
+from cupola.pseudo_labels.fuse import PAPER_FUSION
 from cupola.semantics import DepthgSemantics, PublishedDepthgSemantics
 
 SMURF, DEPTHG = "raft_smurf.pt", "depthg.ckpt"
@@ -26,7 +27,7 @@ def paper(weights: Path) -> dict[str, Any]:
         "motion": Sf2se3Segmenter(),
         "semantics": DepthgSemantics(weights / DEPTHG),
         "detail": AS_FOUND,
-        "fusion": FusionSettings(stuff_instances="drop_and_ignore", movable=0.0, sizes=0),
+        "fusion": PAPER_FUSION,
     }
 
 
@@ -36,9 +37,7 @@ def published(weights: Path) -> dict[str, Any]:
         **paper(weights),
         "motion": PublishedSf2se3Segmenter(),
         "semantics": PublishedDepthgSemantics(weights / DEPTHG),
-        "fusion": FusionSettings(
-            stuff_instances="drop_and_ignore", ignore_thing_without_instance=False, movable=0.0, sizes=0
-        ),
+        "fusion": replace(PAPER_FUSION, ignore_thing_without_instance=False),
     }
 
 

@@ -13,9 +13,9 @@ import yaml
 
 from cupola.config import plain, save_config
 from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, CorrespondenceProvider, NeedsFiles
-from cupola.data import FrameRecord, StereoDataset, open_dataset
+from cupola.data import FrameRecord, StereoDataset, every_kth, open_dataset
 from cupola.engines import choose_engine, in_order
-from cupola.errors import ConfigError, DataError, StoreError
+from cupola.errors import DataError, StoreError
 from cupola.io import write_ids
 from cupola.progress import progress
 from cupola.semantics import AnySemantics, OfflineSemantics, SemanticMethod, SemanticModel
@@ -134,13 +134,10 @@ def semantic_maps(
 
 
 def _chosen(dataset: StereoDataset, every: int, limit: int | None) -> tuple[FrameRecord, ...]:
-    if every < 1:
-        raise ConfigError(f"every must be at least 1, not {every}")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, not {limit}")
+    chosen = every_kth(dataset.records, every, limit)
     if not dataset.records:
         raise DataError(f"{dataset.root} ({dataset.layout}) holds no stereo frame")
-    return dataset.records[::every][:limit]
+    return chosen
 
 
 def _begin(out: Path, arguments: dict[str, Any]) -> None:

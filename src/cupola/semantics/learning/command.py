@@ -17,7 +17,7 @@ import torch
 
 from cupola.config import plain
 from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, CorrespondenceProvider
-from cupola.data import FrameRecord, StereoDataset, open_dataset
+from cupola.data import FrameRecord, StereoDataset, every_kth, open_dataset
 from cupola.devices import pick_device
 from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError, DataError, StoreError
@@ -272,13 +272,10 @@ def fingerprint(store: ViewStore) -> str:
 
 
 def _chosen(dataset: StereoDataset, every: int, limit: int | None) -> tuple[FrameRecord, ...]:
-    if every < 1:
-        raise ConfigError(f"every must be at least 1, not {every}")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, not {limit}")
+    chosen = every_kth(dataset.records, every, limit)
     if not dataset.records:
         raise DataError(f"{dataset.root} ({dataset.layout}) holds no stereo frame")
-    return dataset.records[::every][:limit]
+    return chosen
 
 
 def _backbone(settings: BackboneSettings, seed: int) -> Backbone:
