@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cupola.errors import StoreError
@@ -26,7 +27,10 @@ from cupola.training.self_labels import (
 class BootstrapTask:
     """Stage 2 as a `cupola.training.loop.Task`. added: objects that the network labelled itself in the last round."""
 
-    def __init__(self, data: TrainingData, batches: BatchSettings, self_labels: SelfLabelSettings, out: Path) -> None:
+    def __init__(
+        self, fabric: Fabric, data: TrainingData, batches: BatchSettings, self_labels: SelfLabelSettings, out: Path
+    ) -> None:
+        self._fabric = fabric
         self._data, self._settings, self._self_labels, self._out = data, batches, self_labels, out
         self._learnt, self._rounds, self.added = data, 0, 0
         self._batches: Batches | None = None
@@ -55,9 +59,10 @@ class BootstrapTask:
         """Makes the round of self-labels that is due."""
         due = self._self_labels.rounds_due(share)
         if due > self._rounds:
-            device = next(network.parameters()).device
-            found = discover(network, self._data, self._self_labels, device)
-            write_self_labels(self._out, self._data, found, due)
+            if self._fabric.is_global_zero:
+                found = discover(network, self._data, self._self_labels, self._fabric.device)
+                write_self_labels(self._out, self._data, found, due)
+            self._fabric.barrier()
             self._use(due)
 
     def after_step(self, step: int, network: PanopticNetwork) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cupola.models import Target
+from cupola.models.boxes import one_each
 from cupola.training.augment import AugmentSettings, augment
 from cupola.training.copy_paste import CopyPasteSettings, paste_objects
 from cupola.training.data import TrainingData
@@ -25,26 +26,51 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """size: images a step; canvas: (height, width) of each [px]; seed: of the run."""
+    """size: images a step; canvas: (height, width) of each [px]; seed: of the run; rank, ranks: this process and how
+    many share each batch evenly."""
 
     size: int
     canvas: tuple[int, int]
     seed: int
     augment: AugmentSettings
     copy_paste: CopyPasteSettings
+    rank: int = 0
+    ranks: int = 1
+
+    @property
+    def places(self) -> range:
+        """Places in each batch of the images of this process."""
+        own = self.size // self.ranks
+        return range(self.rank * own, (self.rank + 1) * own)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from. keys: of its frames; images: RGB in [0, 1]."""
+    """What one step, or one process in it, learns from. keys: of its frames; images: RGB in [0, 1]; first: place of the
+    first of them in the step's whole batch."""
 
     keys: tuple[str, ...]
     images: list[Float[Tensor, "3 h w"]]
     targets: list[Target]
+    first: int = 0
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
-        return Batch(self.keys, [image.to(device) for image in self.images], [t.to(device) for t in self.targets])
+        images, targets = [image.to(device) for image in self.images], [target.to(device) for target in self.targets]
+        return Batch(self.keys, images, targets, self.first)
+
+    def pieces(self, count: int) -> list[Batch]:
+        """The batch in `count` pieces of as many images."""
+        length = len(self.images) // count
+        return [
+            Batch(
+                self.keys[start : start + length],
+                self.images[start : start + length],
+                self.targets[start : start + length],
+                self.first + start,
+            )
+            for start in range(0, count * length, length)
+        ]
 
 
 def frames_of_step(frames: int, size: int, step: int, seed: int) -> list[int]:
@@ -66,13 +92,16 @@ def make_sample(data: TrainingData, number: int, step: int, index: int, settings
 
 
 def make_batch(data: TrainingData, step: int, settings: BatchSettings) -> Batch:
-    """The batch of a step, a pure function of the data, the seed and the step."""
+    """This process's share of the batch of a step, a pure function of the data, the seed and the step. An image's draws
+    depend on its place in the whole batch, whoever makes it."""
     numbers = frames_of_step(len(data), settings.size, step, settings.seed)
-    samples = [make_sample(data, number, step, index, settings) for index, number in enumerate(numbers)]
+    places = settings.places
+    samples = [make_sample(data, numbers[place], step, place, settings) for place in places]
     return Batch(
-        tuple(data.keys[number] for number in numbers),
+        tuple(data.keys[numbers[place]] for place in places),
         [to_tensor(sample.image) for sample in samples],
         [make_target(sample) for sample in samples],
+        places.start,
     )
 
 
@@ -81,10 +110,13 @@ def to_tensor(image: np.ndarray) -> Float[Tensor, "3 h w"]:
     return torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
 
 
-def network_generator(seed: int, step: int) -> torch.Generator:
-    """Source of the random choices that the network's losses make in a step."""
+def network_generator(seed: int, step: int, first: int = 0) -> torch.Generator:
+    """Source of the random choices that the network's losses make in a step, from the image at place `first` of the
+    batch on."""
     words = np.random.SeedSequence([seed, NETWORK, step]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+    generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+    one_each(generator, first)
+    return generator
 
 
 class Batches:
