@@ -30,9 +30,7 @@ def main() -> None:
         optimizer=OptimizerSettings(learning_rate=options.get("rate", 1e-3)),
         self_labels=SelfLabelSettings(at=(0.5,), score=0.26),
     )
-    train(
-        labels, out=out, network="tiny", steps=options.get("steps", 4), settings=settings, seed=1, device="cpu"
-    )
+    train(labels, out=out, network="tiny", steps=options.get("steps", 4), settings=settings, seed=1, device="cpu")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from cupola.training.processes import require_equal_shares
 
 RUN = Path(__file__).parent / "run_small.py"
 FROZEN, LEARNING = 1e-5, 5e-3
-"""Relative differences of losses, over four steps: with frozen norms an image's outputs do not depend on the others; norms
-that learn add up in another order, which changes a proposal here and there and what is drawn from them."""
+"""Relative differences of losses, over four steps: with frozen norms an image's outputs do not depend on the others;
+norms that learn add up in another order, which changes a proposal here and there and what is drawn from them."""
 
 
 @pytest.fixture(scope="module")

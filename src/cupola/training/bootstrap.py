@@ -20,6 +20,7 @@ from cupola.training.augment import AugmentSettings
 from cupola.training.bootstrap_task import BootstrapTask
 from cupola.training.copy_paste import CopyPasteSettings
 from cupola.training.data import load_data, require_same_data
+from cupola.training.discoveries import DiscoverySettings
 from cupola.training.loop import OptimizerSettings, Plan, run_training
 from cupola.training.processes import Device, Precision, main_first, make_fabric, require_equal_shares
 from cupola.training.sampler import BatchSettings
@@ -47,6 +48,8 @@ class BootstrapSettings:
         crop: largest (height, width) of a training image [px]; larger frames are seen in crops.
         skip_empty: leave out frames without an object, as the published code does. By default they stay: they teach
             semantics, take pastes, and where labels are ignore-aware they do not speak against objects.
+        left_over: a thing class without object is ignored (paper), or learnt as "some thing" in the semantics (the
+            published code).
         precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
         saving_share: share of the time that may go into saving the state. A kill loses the steps since it was saved
             last: two seconds or so of the small network's; each step is saved where that costs less than this.
@@ -54,18 +57,21 @@ class BootstrapSettings:
         augment: how frames are varied.
         copy_paste: how objects are pasted.
         self_labels: when and what the network labels itself.
+        discoveries: when and which of its own discoveries are pasted.
     """
 
     batch: int = 4
     accumulate: int = 1
     crop: tuple[int, int] = (256, 512)
     skip_empty: bool = False
+    left_over: Literal["ignore", "thing"] = "ignore"
     precision: Precision = "auto"
     saving_share: float = 0.05
     optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 - frozen
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
     self_labels: SelfLabelSettings = SelfLabelSettings()  # noqa: RUF009 - frozen
+    discoveries: DiscoverySettings = DiscoverySettings()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -142,7 +148,14 @@ def train(
             device=device, time_limit=time_limit,
         )  # fmt: skip
     paste = settings.copy_paste
-    data = load_data(store, skip_empty=settings.skip_empty, min_side=paste.min_side, bank_size=paste.bank, seed=seed)
+    data = load_data(
+        store,
+        skip_empty=settings.skip_empty,
+        min_side=paste.min_side,
+        bank_size=paste.bank,
+        seed=seed,
+        left_over=settings.left_over,
+    )
     canvas = data.canvas(settings.crop)
     if (out / CARD).is_file():
         facts = dict(load_network(out)[1]["training"])
@@ -152,7 +165,7 @@ def train(
     batches = BatchSettings(
         settings.batch, canvas, seed, settings.augment, paste, fabric.global_rank, fabric.world_size
     )
-    task = BootstrapTask(fabric, data, batches, settings.self_labels, out)
+    task = BootstrapTask(fabric, data, batches, settings.self_labels, settings.discoveries, out)
     plan = Plan(steps, time_limit, settings.saving_share, seed, settings.optimizer, settings.accumulate)
     done = run_training(fabric, model, task, out, plan)
     facts = {

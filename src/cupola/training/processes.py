@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Float64
@@ -21,6 +21,7 @@ from torch.distributed.nn import functional as between_processes
 from cupola.errors import ConfigError
 from cupola.models import LossPart
 
+T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -88,6 +89,15 @@ def memory_in_use(device: torch.device) -> str:
     except (OSError, ValueError, IndexError):
         return ""
     return f"{pages * os.sysconf('SC_PAGE_SIZE') / 1e9:.1f} GB"
+
+
+def gathered(fabric: Fabric, items: list[T]) -> list[list[T]]:
+    """What each process has, in their order."""
+    if fabric.world_size == 1:
+        return [items]
+    parts: list[list[T]] = [[] for _ in range(fabric.world_size)]
+    torch.distributed.all_gather_object(parts, items)  # type: ignore[no-untyped-call, unused-ignore]
+    return parts
 
 
 # ---- losses of parts of a batch

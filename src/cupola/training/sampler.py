@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,12 +14,19 @@ from torch import Tensor
 from cupola.models import Target
 from cupola.models.boxes import one_each
 from cupola.training.augment import AugmentSettings, augment
-from cupola.training.copy_paste import CopyPasteSettings, paste_objects
+from cupola.training.copy_paste import CopyPasteSettings, Cutout, cut_objects, paste_objects
 from cupola.training.data import TrainingData
 from cupola.training.targets import Sample, make_target
 
-ORDER, VIEW, NETWORK = 0, 1, 2
-"""What a stream of random numbers is for: the order of frames, a view of a frame, the network's own choices."""
+ORDER, VIEW, NETWORK, SCALE = 0, 1, 2, 5
+"""What a stream of random numbers is for: the order of frames, a view of a frame, the network's own choices, the size
+of a step's images."""
+
+SCALE_STEP = 0.05
+"""Scales of a step's images are multiples of it (spec-network 2.3: 384 to 704 rows of 640, in steps of 32)."""
+
+SIDES = 32
+"""Sides of the images of such a step are multiples of this [px] (spec-network 2.3)."""
 
 AHEAD = 2
 """Batches made in advance, while the network works on an earlier one."""
@@ -84,19 +92,37 @@ def frames_of_step(frames: int, size: int, step: int, seed: int) -> list[int]:
     return numbers
 
 
-def make_sample(data: TrainingData, number: int, step: int, index: int, settings: BatchSettings) -> Sample:
-    """Image `index` of a step: frame `number` with objects pasted, seen in a random view."""
+def size_of_step(settings: BatchSettings, step: int) -> tuple[float, tuple[int, int]]:
+    """The scale of a step and the (height, width) of its images [px]: one for the whole batch, drawn evenly from the
+    multiples of `SCALE_STEP` in `augment.resolution` (N26). The canvas itself where nothing is drawn."""
+    low, high = (round(limit / SCALE_STEP) for limit in settings.augment.resolution)
+    if low == high:
+        return low * SCALE_STEP, settings.canvas
+    scale = SCALE_STEP * float(np.random.default_rng([settings.seed, SCALE, step]).integers(low, high + 1))
+    height, width = (max(1, round(side * scale / SIDES)) * SIDES for side in settings.canvas)
+    return scale, (height, width)
+
+
+def make_sample(
+    data: TrainingData, number: int, step: int, index: int, settings: BatchSettings, bank: Sequence[Cutout]
+) -> Sample:
+    """Image `index` of a step: frame `number` with objects of `bank` pasted, seen in a random view."""
     rng = np.random.default_rng([settings.seed, VIEW, step, index])
-    pasted = paste_objects(data.sample(number), data.bank, settings.copy_paste, rng)
-    return augment(pasted, settings.canvas, settings.augment, rng)
+    pasted = paste_objects(data.sample(number), bank, settings.copy_paste, rng)
+    scale, canvas = size_of_step(settings, step)
+    return augment(pasted, canvas, settings.augment, rng, scale)
 
 
-def make_batch(data: TrainingData, step: int, settings: BatchSettings) -> Batch:
-    """This process's share of the batch of a step, a pure function of the data, the seed and the step. An image's draws
-    depend on its place in the whole batch, whoever makes it."""
+def make_batch(data: TrainingData, step: int, settings: BatchSettings, bank: Sequence[Cutout] | None = None) -> Batch:
+    """This process's share of the batch of a step, a pure function of the arguments. bank: what is pasted, by default
+    labelled objects. An image's draws depend on its place in the whole batch, whoever makes it."""
     numbers = frames_of_step(len(data), settings.size, step, settings.seed)
     places = settings.places
-    samples = [make_sample(data, numbers[place], step, place, settings) for place in places]
+    if bank is None:
+        bank = data.bank
+        if settings.copy_paste.source == "batch":
+            bank = [cut for n in numbers for cut in cut_objects(data.sample(n), settings.copy_paste.min_side)]
+    samples = [make_sample(data, numbers[place], step, place, settings, bank) for place in places]
     return Batch(
         tuple(data.keys[numbers[place]] for place in places),
         [to_tensor(sample.image) for sample in samples],
@@ -122,8 +148,14 @@ def network_generator(seed: int, step: int, first: int = 0) -> torch.Generator:
 class Batches:
     """Batches by step, made in a thread of their own while the network works on earlier ones. A context manager."""
 
-    def __init__(self, data: TrainingData, settings: BatchSettings) -> None:
-        self._data, self._settings = data, settings
+    def __init__(
+        self,
+        data: TrainingData,
+        settings: BatchSettings,
+        bank: Callable[[int], Sequence[Cutout] | None] = lambda step: None,
+    ) -> None:
+        """bank: what is pasted in a step, None = labelled objects; asked `AHEAD` steps before it at most."""
+        self._data, self._settings, self._bank = data, settings, bank
         self._waiting: dict[int, Future[Batch]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
@@ -143,5 +175,7 @@ class Batches:
         """The batch of a step; those of the next steps are begun. Raises what reading its frames raises."""
         for number in range(step, step + AHEAD + 1):
             if number not in self._waiting:
-                self._waiting[number] = self._pool.submit(make_batch, self._data, number, self._settings)
+                self._waiting[number] = self._pool.submit(
+                    make_batch, self._data, number, self._settings, self._bank(number)
+                )
         return self._waiting.pop(step).result()
