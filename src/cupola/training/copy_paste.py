@@ -99,10 +99,16 @@ def paste_objects(
     count = min(count, MAX_OBJECTS - len(sample.classes))
     if not bank or count <= 0:
         return sample
+    placed = [_place(bank[int(rng.integers(len(bank)))], sample.size, settings, rng) for _ in range(count)]
+    return insert_objects(sample, sorted(placed, key=lambda paste: paste[2] + paste[0].mask.shape[0]))
+
+
+def insert_objects(sample: Sample, placed: Sequence[tuple[Cutout, int, int]]) -> Sample:
+    """A copy of `sample` with objects set into it one after the other, each with its left and top edge [px], which may
+    lie outside. Those with less than `MIN_AREA` px inside are left out."""
     image, codes = sample.image.copy(), sample.codes.copy()
     whole, classes = sample.areas().tolist(), sample.classes.tolist()
-    placed = [_place(bank[int(rng.integers(len(bank)))], sample.size, settings, rng) for _ in range(count)]
-    for cutout, left, top in sorted(placed, key=lambda paste: paste[2] + paste[0].mask.shape[0]):
+    for cutout, left, top in placed:
         x0, y0, x1, y1 = _visible_box(cutout.mask.shape, (left, top), sample.size)
         inside = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
         mask = cutout.mask[inside]
@@ -121,7 +127,7 @@ def _place(
 ) -> tuple[Cutout, int, int]:
     """The object rescaled and perhaps mirrored, with its left and top edge [px] in an image of `size`."""
     scale = rng.uniform(*settings.scale)
-    resized = _resized(cutout, float(scale), mirrored=bool(rng.random() < settings.flip))
+    resized = resize_cutout(cutout, float(scale), mirrored=bool(rng.random() < settings.flip))
     height, width = resized.mask.shape
     if settings.bottom_shift >= 1:
         top = int(rng.uniform(0, max(size[0] - height, 0)))
@@ -133,7 +139,8 @@ def _place(
     return resized, left, top
 
 
-def _resized(cutout: Cutout, scale: float, mirrored: bool) -> Cutout:
+def resize_cutout(cutout: Cutout, scale: float, *, mirrored: bool) -> Cutout:
+    """The object `scale` times as large, bilinear, its mask by the nearest pixel, and perhaps mirrored."""
     height, width = (max(1, round(side * scale)) for side in cutout.mask.shape)
     image = cv2.resize(cutout.image, (width, height), interpolation=cv2.INTER_LINEAR)
     mask = cv2.resize(cutout.mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
