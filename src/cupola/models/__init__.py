@@ -3,21 +3,26 @@
 `PanopticNetwork(small(), num_things, num_stuff)` gives losses in training and panoptic maps in prediction.
 """
 
+from cupola.models.architectures import PRESETS, ModelSettings, build_network
 from cupola.models.boxes import boxes_of_masks
 from cupola.models.checkpoint import load_network, save_network
+from cupola.models.interface import PanopticModel
 from cupola.models.panoptic import PanopticNetwork
 from cupola.models.records import IGNORE, SOME_THING, NetworkPrediction, Target
-from cupola.models.settings import PRESETS, NetworkSettings, paper, small, tiny
+from cupola.models.settings import NetworkSettings, paper, small, tiny
 
 __all__ = [
     "IGNORE",
     "PRESETS",
     "SOME_THING",
+    "ModelSettings",
     "NetworkPrediction",
     "NetworkSettings",
+    "PanopticModel",
     "PanopticNetwork",
     "Target",
     "boxes_of_masks",
+    "build_network",
     "load_network",
     "paper",
     "save_network",

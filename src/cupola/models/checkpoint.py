@@ -15,8 +15,8 @@ from cupola import __version__
 from cupola.config import plain
 from cupola.errors import CheckpointError
 from cupola.io import write_bytes, write_json
-from cupola.models.panoptic import PanopticNetwork
-from cupola.models.settings import NetworkSettings
+from cupola.models.architectures import ARCHITECTURES, architecture_of, build_network
+from cupola.models.interface import PanopticModel
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
@@ -24,7 +24,7 @@ FORMAT = 1
 """Version of the two files; a reader refuses later ones."""
 
 
-def save_network(directory: Path, network: PanopticNetwork, card: dict[str, Any]) -> None:
+def save_network(directory: Path, network: PanopticModel, card: dict[str, Any]) -> None:
     """Writes `model.safetensors` and `model.json` into `directory`, each atomically, the card last. Raises `DiskError`.
 
     card: what else a reader wants to know, such as `things` and `stuff` (pseudo class of each detection class and of
@@ -35,6 +35,7 @@ def save_network(directory: Path, network: PanopticNetwork, card: dict[str, Any]
     content = {
         "format": FORMAT,
         "cupola": __version__,
+        "architecture": architecture_of(network.settings),
         "num_things": network.num_things,
         "num_stuff": network.num_stuff,
         "settings": plain(network.settings),
@@ -43,15 +44,18 @@ def save_network(directory: Path, network: PanopticNetwork, card: dict[str, Any]
     write_json(directory / CARD, content)
 
 
-def load_network(directory: Path) -> tuple[PanopticNetwork, dict[str, Any]]:
+def load_network(directory: Path) -> tuple[PanopticModel, dict[str, Any]]:
     """The network of `directory` on the CPU, in evaluation mode, and its card.
 
     Raises `CheckpointError` if a file is missing or damaged, or if weights and settings do not fit together.
     """
     content = _read_card(directory / CARD)
     try:
-        settings = settings_from(NetworkSettings, content["settings"])
-        network = PanopticNetwork(settings, int(content["num_things"]), int(content["num_stuff"]))
+        name = str(content.get("architecture", "cascade"))  # the only one there was before the field
+        if name not in ARCHITECTURES:
+            raise ValueError(f"there is no architecture {name!r}, known are {', '.join(ARCHITECTURES)}")
+        settings = settings_from(ARCHITECTURES[name], content["settings"])
+        network = build_network(settings, int(content["num_things"]), int(content["num_stuff"]))
         card = dict(content["card"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{directory / CARD} does not describe a network ({error}); copy it again") from error
@@ -91,7 +95,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     return content
 
 
-def _load_weights(path: Path, network: PanopticNetwork) -> None:
+def _load_weights(path: Path, network: PanopticModel) -> None:
     try:
         weights = load_tensors(path.read_bytes())
     except FileNotFoundError as error:

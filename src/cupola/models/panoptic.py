@@ -13,6 +13,7 @@ from torch.nn import functional
 from cupola.models.boxes import clip_boxes, has_area, integral_image
 from cupola.models.cascade import RoiHeads, Sizes
 from cupola.models.fpn import FeaturePyramid
+from cupola.models.interface import PanopticModel
 from cupola.models.layers import upsample
 from cupola.models.losses import semantic_loss as pixel_loss
 from cupola.models.mask_head import paste_masks
@@ -35,13 +36,14 @@ MIN_SIDE = 1.0
 """Objects with a shorter side are left out of the losses [px] (spec-network N4)."""
 
 
-class PanopticNetwork(nn.Module):
+class PanopticNetwork(PanopticModel):
     """Images to panoptic maps; parameters carry the published names (spec-network 1.13).
 
     num_things, num_stuff: thing and stuff pseudo classes (T, S). With T = 0 there are no proposals and no region heads,
     and only the semantic head learns.
     """
 
+    settings: NetworkSettings
     mean: Tensor
     deviation: Tensor
 

@@ -214,7 +214,3 @@ def tiny() -> NetworkSettings:
         mask=replace(base.mask, convolutions=2, channels=24, positives=8),
         semantic=replace(base.semantic, channels=24),
     )
-
-
-PRESETS = {"paper": paper, "small": small, "tiny": tiny}
-"""Presets by name, as `cupola train --network` takes them."""

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 
 from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError
-from cupola.models import PRESETS, NetworkSettings, PanopticNetwork, load_network, save_network
+from cupola.models import PRESETS, NetworkSettings, PanopticModel, build_network, load_network, save_network
 from cupola.models.checkpoint import CARD
 from cupola.pseudo_labels import LabelStore
 from cupola.runs.directory import claim
@@ -179,11 +179,11 @@ def _fabric(device: Device, precision: Precision) -> Fabric:
     return fabric
 
 
-def _initial(settings: NetworkSettings, store: LabelStore, seed: int) -> PanopticNetwork:
+def _initial(settings: NetworkSettings, store: LabelStore, seed: int) -> PanopticModel:
     """The untrained network; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PanopticNetwork(settings, len(store.things), len(store.stuff))
+        return build_network(settings, len(store.things), len(store.stuff))
 
 
 def _result(out: Path, store: LabelStore, facts: dict[str, Any]) -> TrainingResult:

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from cupola.errors import ConfigError, TrainingError
-from cupola.models import PanopticNetwork
+from cupola.models import PanopticModel
 from cupola.progress import progress
 from cupola.runs.metrics import Metrics
 from cupola.runs.signals import stopping
@@ -105,7 +105,7 @@ def learning_rate(step: int, share: float, settings: OptimizerSettings) -> float
 
 
 def run_training(
-    fabric: Fabric, network: PanopticNetwork, data: TrainingData, out: Path, plan: Plan
+    fabric: Fabric, network: PanopticModel, data: TrainingData, out: Path, plan: Plan
 ) -> tuple[Progress, int]:
     """Trains `network` in place, going on where `out` has a state. Returns the progress and the number of self-labels.
 

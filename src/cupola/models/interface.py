@@ -1,0 +1,48 @@
+"""What every panoptic network can do, whatever it is built of: losses in training, panoptic maps in prediction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cupola.models.records import NetworkPrediction, Target
+
+
+class PanopticModel(nn.Module, ABC):
+    """A network that training, files and prediction take.
+
+    num_things, num_stuff: thing and stuff pseudo classes (T, S); settings: the frozen dataclass that it was built from.
+    """
+
+    settings: Any
+    num_things: int
+    num_stuff: int
+
+    @abstractmethod
+    def losses(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], targets: Sequence[Target], generator: torch.Generator
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Weighted losses of a batch, to be summed; images: RGB in [0, 1]; generator: of all random choices."""
+
+    @abstractmethod
+    def predict(
+        self,
+        images: Sequence[Float[Tensor, "3 _ _"]],
+        *,
+        score_threshold: float = 0.5,
+        merge_threshold: float | None = None,
+        overlap: float | None = None,
+        stuff_area: int | None = None,
+        output_sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[NetworkPrediction]:
+        """Predictions of a batch, in evaluation mode whatever the mode of the network (spec-network 1.11, 4.2).
+
+        images: RGB in [0, 1], of any sizes; score_threshold: least score of a detection, merge_threshold: of an object
+        in the panoptic map (the same by default); overlap, stuff_area [px]: of the merge, from the settings by default;
+        output_sizes: (height, width) of each result, the images' own by default.
+        """
