@@ -9,7 +9,7 @@ from cupola.models.checkpoint import load_network, save_network
 from cupola.models.interface import PanopticModel
 from cupola.models.panoptic import PanopticNetwork
 from cupola.models.records import IGNORE, SOME_THING, NetworkPrediction, Target
-from cupola.models.settings import NetworkSettings, paper, small, tiny
+from cupola.models.settings import NetworkSettings, VitSettings, paper, small, tiny, vit_b
 
 __all__ = [
     "IGNORE",
@@ -21,6 +21,7 @@ __all__ = [
     "PanopticModel",
     "PanopticNetwork",
     "Target",
+    "VitSettings",
     "boxes_of_masks",
     "build_network",
     "load_network",
@@ -28,4 +29,5 @@ __all__ = [
     "save_network",
     "small",
     "tiny",
+    "vit_b",
 ]

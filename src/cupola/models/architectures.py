@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from cupola.models.interface import PanopticModel
 from cupola.models.panoptic import PanopticNetwork
-from cupola.models.settings import NetworkSettings, paper, small, tiny
+from cupola.models.settings import NetworkSettings, paper, small, tiny, vit_b
 
 ModelSettings = NetworkSettings
 """Settings of any network."""
@@ -14,7 +14,7 @@ ModelSettings = NetworkSettings
 ARCHITECTURES: Mapping[str, type[ModelSettings]] = {"cascade": NetworkSettings}
 """Name of an architecture, as model.json gives it -> its settings."""
 
-PRESETS: Mapping[str, Callable[[], ModelSettings]] = {"paper": paper, "small": small, "tiny": tiny}
+PRESETS: Mapping[str, Callable[[], ModelSettings]] = {"paper": paper, "vit-b": vit_b, "small": small, "tiny": tiny}
 """Presets by name, as `cupola train --network` takes them."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -66,15 +66,20 @@ def load_network(directory: Path) -> tuple[PanopticModel, dict[str, Any]]:
 def settings_from(kind: type[Any], values: dict[str, Any]) -> Any:
     """A settings dataclass from what `cupola.config.plain` made of it. Raises `ValueError` on an unknown name."""
     hints = get_type_hints(kind)
-    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(kind)})
+    fields = {field.name for field in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - fields)
     if unknown:
         raise ValueError(f"{kind.__name__} has no setting {unknown[0]!r}")
-    return kind(
-        **{
-            name: settings_from(hints[name], value) if dataclasses.is_dataclass(hints[name]) else _tuples(value)
-            for name, value in values.items()
-        }
-    )
+    return kind(**{name: _setting(hints[name], value) for name, value in values.items()})
+
+
+def _setting(hint: Any, value: Any) -> Any:
+    """One setting; where it may be one of several dataclasses, the names in it tell which."""
+    kinds = [kind for kind in (get_args(hint) or (hint,)) if dataclasses.is_dataclass(kind)]
+    if not kinds or not isinstance(value, dict):
+        return _tuples(value)
+    fitting = [kind for kind in kinds if value.keys() <= {field.name for field in dataclasses.fields(kind)}]
+    return settings_from(next(iter(fitting), kinds[0]), value)
 
 
 def _tuples(value: Any) -> Any:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cupola.models.boxes import clip_boxes, has_area, integral_image
 from cupola.models.cascade import RoiHeads, Sizes
-from cupola.models.fpn import FeaturePyramid
+from cupola.models.fpn import make_pyramid
 from cupola.models.interface import PanopticModel
 from cupola.models.layers import upsample
 from cupola.models.losses import semantic_loss as pixel_loss
@@ -57,7 +57,7 @@ class PanopticNetwork(PanopticModel):
         channels = settings.fpn_channels
         light = settings.separable
         with_p6 = len(settings.rpn.sizes) == 5
-        self.backbone = FeaturePyramid(settings.trunk, channels, with_p6=with_p6, separable=light)
+        self.backbone = make_pyramid(settings.trunk, channels, with_p6=with_p6, separable=light)
         self.sem_seg_head = SemanticHead(channels, num_stuff, settings.semantic, separable=light)
         if num_things:
             self.proposal_generator = RegionProposalNetwork(channels, settings.rpn, separable=light)
