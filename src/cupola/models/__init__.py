@@ -10,6 +10,7 @@ from cupola.models.interface import PanopticModel
 from cupola.models.panoptic import PanopticNetwork
 from cupola.models.records import IGNORE, SOME_THING, NetworkPrediction, Target
 from cupola.models.settings import NetworkSettings, VitSettings, paper, small, tiny, vit_b
+from cupola.models.views import ViewSettings, predict_views
 
 __all__ = [
     "IGNORE",
@@ -21,11 +22,13 @@ __all__ = [
     "PanopticModel",
     "PanopticNetwork",
     "Target",
+    "ViewSettings",
     "VitSettings",
     "boxes_of_masks",
     "build_network",
     "load_network",
     "paper",
+    "predict_views",
     "save_network",
     "small",
     "tiny",
