@@ -8,7 +8,7 @@ from cupola.models.boxes import boxes_of_masks
 from cupola.models.checkpoint import load_network, save_network
 from cupola.models.interface import PanopticModel
 from cupola.models.panoptic import PanopticNetwork
-from cupola.models.records import IGNORE, SOME_THING, NetworkPrediction, Target
+from cupola.models.records import IGNORE, SOME_THING, LossPart, NetworkPrediction, Target
 from cupola.models.settings import NetworkSettings, VitSettings, paper, small, tiny, vit_b
 from cupola.models.views import ViewSettings, predict_views
 
@@ -16,6 +16,7 @@ __all__ = [
     "IGNORE",
     "PRESETS",
     "SOME_THING",
+    "LossPart",
     "ModelSettings",
     "NetworkPrediction",
     "NetworkSettings",

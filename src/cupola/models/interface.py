@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cupola.models.records import NetworkPrediction, Target
+from cupola.models.records import LossPart, NetworkPrediction, Target
 
 
 class PanopticModel(nn.Module, ABC):
@@ -23,11 +23,25 @@ class PanopticModel(nn.Module, ABC):
     num_things: int
     num_stuff: int
 
-    @abstractmethod
     def losses(
         self, images: Sequence[Float[Tensor, "3 _ _"]], targets: Sequence[Target], generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:
-        """Weighted losses of a batch, to be summed; images: RGB in [0, 1]; generator: of all random choices."""
+        """The losses of a batch; their weights are in them, so the total is their sum (spec-network 2.7).
+
+        images: RGB in [0, 1], of any sizes; targets: of the same sizes, on the network's device; generator: source of
+        all random choices.
+        """
+        return {name: part.mean for name, part in self.loss_parts(images, targets, generator).items()}
+
+    @abstractmethod
+    def loss_parts(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], targets: Sequence[Target], generator: torch.Generator
+    ) -> dict[str, LossPart]:
+        """The same losses, with what each is a mean over: for a part of a batch whose other images are elsewhere.
+
+        An image's draws depend on its place in the batch alone: for a part of it, advance `generator` by one draw for
+        each image before (`cupola.models.boxes.one_each`).
+        """
 
     @abstractmethod
     def predict(
