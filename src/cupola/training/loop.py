@@ -151,8 +151,8 @@ def run_training(fabric: Fabric, network: PanopticModel, task: Task, out: Path, 
     stays), `StoreError` where the state is not of this run, `KeyboardInterrupt` after SIGINT or SIGTERM, with the state
     saved.
     """
+    trained = [(name, p) for name, p in task.parameters(network) if p.requires_grad]  # a frozen trunk's do not
     network.requires_grad_(False)
-    trained = list(task.parameters(network))
     for _, parameter in trained:
         parameter.requires_grad_()
     raw = make_optimizer(network, trained, plan.optimizer)
