@@ -62,7 +62,7 @@ def test_sides_that_no_cell_divides_are_padded():
 
 
 def test_what_an_image_is_padded_with_by_hand_changes_nothing():
-    """Up to the next multiple of 32 the network pads with the mean colour; an image that comes so padded is the same."""
+    """Up to the next multiple of 32 the network pads with the mean colour; an image that comes so padded is equal."""
     network = make(vit_network()).eval()
     image, _ = scene((75, 131))
     padded = network.mean.expand(3, 96, 160).clone()

@@ -14,14 +14,18 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from training_doubles import write_store
 
 import cupola.training.loop as loop_module
 from cupola.cli import main
 from cupola.errors import ConfigError, DiskError, StoreError, TrainingError
-from cupola.models import PanopticNetwork, load_network, tiny
+from cupola.io import content_hash
+from cupola.models import PanopticNetwork, VitSettings, load_network, tiny
+from cupola.models.vit import VitTrunk
 from cupola.pseudo_labels import LabelStore
 from cupola.runs.metrics import read_metrics
+from cupola.semantics.backbones.settings import VitSizes
 from cupola.training import BootstrapSettings, OptimizerSettings, SelfLabelSettings, train
 from cupola.training.loop import Plan, learning_rate, make_optimizer
 from cupola.training.state import STATE, Progress
@@ -268,4 +272,7 @@ def test_a_frozen_trunk_stays_as_it_was(labels, tmp_path):
     assert learnt.settings == network
     trunk = learnt.backbone.bottom_up.vit.network.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in trunk.items())
-    assert card["training"]["backbone"] == {"file": "vit.safetensors", "sha256": content_hash(tmp_path / "vit.safetensors")}
+    assert card["training"]["backbone"] == {
+        "file": "vit.safetensors",
+        "sha256": content_hash(tmp_path / "vit.safetensors"),
+    }

@@ -23,6 +23,11 @@ class PanopticModel(nn.Module, ABC):
     num_things: int
     num_stuff: int
 
+    @property
+    @abstractmethod
+    def trunk(self) -> nn.Module:
+        """What looks at the image first; published weights of backbones are its."""
+
     def losses(
         self, images: Sequence[Float[Tensor, "3 _ _"]], targets: Sequence[Target], generator: torch.Generator
     ) -> dict[str, Float[Tensor, ""]]:

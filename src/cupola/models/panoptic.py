@@ -67,6 +67,11 @@ class PanopticNetwork(PanopticModel):
         self.register_buffer("deviation", torch.tensor(DEVIATION).reshape(3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def trunk(self) -> nn.Module:
+        """The ResNet or the transformer below the pyramid."""
+        return self.backbone.bottom_up
+
     def batch(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> Float[Tensor, "b 3 h w"]:
         """Images in [0, 1], normalised, then padded with zeros at right and bottom to the largest and to a multiple of
         32 (spec-network 1.2)."""

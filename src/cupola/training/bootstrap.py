@@ -12,7 +12,15 @@ from lightning_fabric import Fabric
 
 from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError
-from cupola.models import PRESETS, NetworkSettings, PanopticModel, build_network, load_network, save_network
+from cupola.models import (
+    PRESETS,
+    NetworkSettings,
+    PanopticModel,
+    build_network,
+    load_backbone_weights,
+    load_network,
+    save_network,
+)
 from cupola.models.checkpoint import CARD
 from cupola.pseudo_labels import LabelStore
 from cupola.runs.directory import claim
@@ -98,6 +106,7 @@ def train(
     out: Path,
     network: Literal["small", "tiny", "paper"] | NetworkSettings = "small",
     steps: int = 1500,
+    backbone: Path | None = None,
     settings: BootstrapSettings = BootstrapSettings(),
     seed: int = 0,
     device: Device = "auto",
@@ -111,6 +120,8 @@ def train(
         labels: a finished label store, as `cupola pseudo-label` makes it.
         out: directory for model.safetensors, model.json, metrics.jsonl, config.yaml.
         network: size of the network: small (minutes on a CPU), tiny (tests), paper (ResNet-50), or settings of its own.
+        backbone: file of weights that the trunk of the network starts from, as its publisher gives it
+            (docs/weights.md); by default it starts from nothing.
         steps: training steps.
         settings: how it learns.
         seed: another seed gives another network.
@@ -134,7 +145,7 @@ def train(
     fabric = make_fabric(device, settings.precision)
     store = LabelStore.open(labels)
     claim(
-        out, MAY_DIFFER, labels=labels, out=out, network=network, steps=steps, settings=settings, seed=seed,
+        out, MAY_DIFFER, labels=labels, out=out, network=network, backbone=backbone, steps=steps, settings=settings, seed=seed,
         device=device, time_limit=time_limit,
     )  # fmt: skip
     paste = settings.copy_paste
@@ -145,6 +156,7 @@ def train(
         require_same_data(out, facts["fingerprint"], data.fingerprint)
         return _result(out, store, facts)
     model = _initial(PRESETS[network]() if isinstance(network, str) else network, store, seed)
+    started = None if backbone is None else load_backbone_weights(model, backbone).card()
     batches = BatchSettings(settings.batch, canvas, seed, settings.augment, paste)
     task = BootstrapTask(data, batches, settings.self_labels, out)
     done = run_training(
@@ -158,6 +170,7 @@ def train(
         "steps": done.step,
         "seconds": round(done.seconds, 1),
         "seed": seed,
+        "backbone": started,
         "image_size": list(canvas),
         "labels": store.facts(),
         "versions": installed_versions(),
