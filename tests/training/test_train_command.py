@@ -276,3 +276,9 @@ def test_a_frozen_trunk_stays_as_it_was(labels, tmp_path):
         "file": "vit.safetensors",
         "sha256": content_hash(tmp_path / "vit.safetensors"),
     }
+
+
+def test_a_frozen_trunk_needs_weights(labels, tmp_path):
+    network = replace(tiny(), trunk=VitSettings(frozen=True))
+    with pytest.raises(ConfigError, match="dino_vitb16 is frozen, so it needs weights: name a file as --backbone"):
+        train(labels, out=tmp_path, network=network, steps=2)

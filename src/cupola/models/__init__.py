@@ -3,7 +3,7 @@
 `PanopticNetwork(small(), num_things, num_stuff)` gives losses in training and panoptic maps in prediction.
 """
 
-from cupola.models.architectures import PRESETS, ModelSettings, build_network
+from cupola.models.architectures import PRESETS, ModelSettings, PresetName, build_network
 from cupola.models.backbone_files import BackboneReport, load_backbone_weights
 from cupola.models.boxes import boxes_of_masks
 from cupola.models.checkpoint import load_network, save_network
@@ -26,6 +26,7 @@ __all__ = [
     "NetworkSettings",
     "PanopticModel",
     "PanopticNetwork",
+    "PresetName",
     "PretrainedNetwork",
     "Published",
     "Target",

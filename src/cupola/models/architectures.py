@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from cupola.models.interface import PanopticModel
 from cupola.models.panoptic import PanopticNetwork
@@ -14,7 +15,14 @@ ModelSettings = NetworkSettings
 ARCHITECTURES: Mapping[str, type[ModelSettings]] = {"cascade": NetworkSettings}
 """Name of an architecture, as model.json gives it -> its settings."""
 
-PRESETS: Mapping[str, Callable[[], ModelSettings]] = {"paper": paper, "vit-b": vit_b, "small": small, "tiny": tiny}
+PresetName = Literal["paper", "vit-b", "small", "tiny"]
+
+PRESETS: Mapping[PresetName, Callable[[], ModelSettings]] = {
+    "paper": paper,
+    "vit-b": vit_b,
+    "small": small,
+    "tiny": tiny,
+}
 """Presets by name, as `cupola train --network` takes them."""
 
 

@@ -104,7 +104,7 @@ def train(
     labels: Path,
     *,
     out: Path,
-    network: Literal["small", "tiny", "paper"] | NetworkSettings = "small",
+    network: PresetName | NetworkSettings = "small",
     steps: int = 1500,
     backbone: Path | None = None,
     settings: BootstrapSettings = BootstrapSettings(),
@@ -119,7 +119,9 @@ def train(
     Args:
         labels: a finished label store, as `cupola pseudo-label` makes it.
         out: directory for model.safetensors, model.json, metrics.jsonl, config.yaml.
-        network: size of the network: small (minutes on a CPU), tiny (tests), paper (ResNet-50), or settings of its own.
+        network: one of the presets (docs/networks.md), or settings of its own: small (2 million parameters) learns
+            from nothing in minutes on a CPU; tiny (0.2 million) is for tests; paper (73 million) is the published
+            ResNet-50; vit-b (138 million) has its heads on a ViT-B/16, for weights of DINO and its successors.
         backbone: file of weights that the trunk of the network starts from, as its publisher gives it
             (docs/weights.md); by default it starts from nothing.
         steps: training steps.
@@ -142,11 +144,15 @@ def train(
         raise ConfigError(f"training needs at least one step, not {steps}")
     if time_limit is not None and not time_limit > 0:
         raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
+    shape = PRESETS[network]() if isinstance(network, str) else network
+    trunk = shape.trunk
+    if backbone is None and isinstance(trunk, VitSettings) and trunk.frozen:
+        raise ConfigError(f"the trunk {trunk.architecture} is frozen, so it needs weights: name a file as --backbone")
     fabric = make_fabric(device, settings.precision)
     store = LabelStore.open(labels)
     claim(
-        out, MAY_DIFFER, labels=labels, out=out, network=network, backbone=backbone, steps=steps, settings=settings, seed=seed,
-        device=device, time_limit=time_limit,
+        out, MAY_DIFFER, labels=labels, out=out, network=network, backbone=backbone, steps=steps, settings=settings,
+        seed=seed, device=device, time_limit=time_limit,
     )  # fmt: skip
     paste = settings.copy_paste
     data = load_data(store, skip_empty=settings.skip_empty, min_side=paste.min_side, bank_size=paste.bank, seed=seed)
@@ -155,7 +161,7 @@ def train(
         facts = dict(load_network(out)[1]["training"])
         require_same_data(out, facts["fingerprint"], data.fingerprint)
         return _result(out, store, facts)
-    model = _initial(PRESETS[network]() if isinstance(network, str) else network, store, seed)
+    model = _initial(shape, store, seed)
     started = None if backbone is None else load_backbone_weights(model, backbone).card()
     batches = BatchSettings(settings.batch, canvas, seed, settings.augment, paste)
     task = BootstrapTask(data, batches, settings.self_labels, out)
