@@ -105,7 +105,8 @@ def predict(
 
     Args:
         images: image files, folders of images, patterns such as 'photos/*.jpg', or one data set (its left images).
-        model: directory that `cupola train` wrote.
+        model: directory that `cupola train` or `cupola weights convert` wrote, a published checkpoint, a name such as
+            cups (`cupola weights list`), or a Hugging Face repository as user/name.
         out: directory for panoptic.json, panoptic/, overlays/ and report.html.
         threshold: score from which an object counts, 0 to 1.
         batch: images that go through the network together.
@@ -113,6 +114,7 @@ def predict(
 
     Raises:
         CheckpointError: there is no usable network at `model`.
+        DownloadError: it is not on this machine and cannot be fetched.
         DataError: there is no image, or none can be read.
     """
     predictor = load(model, device=device, threshold=threshold)

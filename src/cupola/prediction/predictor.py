@@ -1,4 +1,4 @@
-"""`cupola.load(path)(image)`: a network ready for images, and what it says of one."""
+"""`cupola.load(name)(image)`: a network ready for images, and what it says of one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from jaxtyping import Int32, UInt8
 from cupola.devices import pick_device
 from cupola.io import read_rgb
 from cupola.io.coco_panoptic import Category, from_segments, ids_to_rgb, to_segments
-from cupola.models import NetworkPrediction, PanopticNetwork, load_network
+from cupola.models import NetworkPrediction, PanopticModel
 from cupola.types import Instances, PanopticMap, Segment
 from cupola.visualize import Color, class_palette, panoptic_overlay
+from cupola.weights.finding import find_network
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Prediction:
 class Predictor:
     """A network ready for images. threshold: score from which an object counts."""
 
-    network: PanopticNetwork
+    network: PanopticModel
     classes: ClassSystem
     device: torch.device
     threshold: float = 0.5
@@ -102,20 +103,25 @@ class Predictor:
         return Prediction(image, panoptic, segments, Instances(masks, scores), self.classes)
 
 
-def load(path: str | Path, *, device: str = "auto", threshold: float = 0.5) -> Predictor:
-    """A predictor from the directory that `cupola train` wrote.
+def load(name: str | Path, *, device: str = "auto", threshold: float = 0.5) -> Predictor:
+    """A predictor from a network, wherever it is.
 
     Args:
-        path: directory with model.safetensors and model.json.
+        name: directory that `cupola train` or `cupola weights convert` wrote; a published checkpoint; a name of
+            `cupola weights list` such as `cups`; or a repository of the Hugging Face hub, as user/name. What exists on
+            this machine goes first; the last two are fetched once.
         device: auto, cpu or cuda.
         threshold: score from which an object counts.
 
     Raises:
-        CheckpointError: the directory holds no such network, or it is damaged.
+        CheckpointError: there is no such network, or it is damaged.
+        DownloadError: it is not on this machine and cannot be fetched.
     """
-    network, card = load_network(Path(path))
+    network, card = find_network(name)
     things, stuff = tuple(card["things"]), tuple(card["stuff"])
     count = max((*things, *stuff), default=-1) + 1
-    classes = ClassSystem(tuple(f"class {i}" for i in range(count)), things, stuff, class_palette(count))
+    given = card.get("class_names") or {}
+    names = tuple(str(given.get(str(i), f"class {i}")) for i in range(count))
     place = pick_device(device)
+    classes = ClassSystem(names, things, stuff, class_palette(count))
     return Predictor(network.to(place).eval(), classes, place, threshold)
