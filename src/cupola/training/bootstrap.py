@@ -18,6 +18,7 @@ from cupola.pseudo_labels import LabelStore
 from cupola.runs.directory import claim
 from cupola.runs.metrics import read_metrics
 from cupola.training.augment import AugmentSettings
+from cupola.training.bootstrap_task import BootstrapTask
 from cupola.training.copy_paste import CopyPasteSettings
 from cupola.training.data import load_data, require_same_data
 from cupola.training.loop import OptimizerSettings, Plan, run_training
@@ -141,17 +142,19 @@ def train(
     canvas = data.canvas(settings.crop)
     if (out / CARD).is_file():
         facts = dict(load_network(out)[1]["training"])
-        require_same_data(out, facts["fingerprint"], data)
+        require_same_data(out, facts["fingerprint"], data.fingerprint)
         return _result(out, store, facts)
     model = _initial(PRESETS[network]() if isinstance(network, str) else network, store, seed)
     batches = BatchSettings(settings.batch, canvas, seed, settings.augment, paste)
-    plan = Plan(steps, time_limit, settings.saving_share, batches, settings.optimizer, settings.self_labels)
-    done, added = run_training(fabric, model, data, out, plan)
+    task = BootstrapTask(data, batches, settings.self_labels, out)
+    done = run_training(
+        fabric, model, task, out, Plan(steps, time_limit, settings.saving_share, seed, settings.optimizer)
+    )
     facts = {
         "fingerprint": data.fingerprint,
         "frames": len(data),
         "objects": data.objects,
-        "self_labels": added,
+        "self_labels": task.added,
         "steps": done.step,
         "seconds": round(done.seconds, 1),
         "seed": seed,
