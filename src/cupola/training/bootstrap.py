@@ -131,7 +131,7 @@ def train(
         raise ConfigError(f"training needs at least one step, not {steps}")
     if time_limit is not None and not time_limit > 0:
         raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
-    fabric = _fabric(device, settings.precision)
+    fabric = make_fabric(device, settings.precision)
     store = LabelStore.open(labels)
     claim(
         out, MAY_DIFFER, labels=labels, out=out, network=network, steps=steps, settings=settings, seed=seed,
@@ -167,7 +167,7 @@ def train(
     return _result(out, store, facts)
 
 
-def _fabric(device: Device, precision: Precision) -> Fabric:
+def make_fabric(device: Device, precision: Precision) -> Fabric:
     """One device and its precision. Raises `ConfigError` where it is not there."""
     gpu = torch.cuda.is_available()
     if device == "cuda" and not gpu:
