@@ -19,6 +19,7 @@ _HOMES = {
     "evaluate": "cupola.scoring",
     "export_labels": "cupola.pseudo_labels",
     "import_labels": "cupola.pseudo_labels",
+    "finetune": "cupola.finetuning",
     "inspect": "cupola.inspection",
     "learn_semantics": "cupola.semantics.learning",
     "load": "cupola.prediction",

@@ -1,4 +1,4 @@
-"""Masks from a file behind the interface of motion segmenters: frames found by name, overlaps, bad input, a whole run."""
+"""Masks from a file as a motion method: frames found by name, overlaps, bad input, a whole run."""
 
 import json
 from dataclasses import replace

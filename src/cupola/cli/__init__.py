@@ -17,6 +17,7 @@ VERBS = {
     "export-labels": "a label store as the published code's pseudo labels",
     "learn semantics": "train the pseudo classes' network on stereo images, without labels",
     "train": "stage 2: train the panoptic network on a label store",
+    "finetune": "a network learns true classes from a few annotated images, or from many",
     "predict": "panoptic maps of single images",
     "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
     "ablate pseudo-labels": "what each part of stage 1 is worth: the paper's tables, measured",
