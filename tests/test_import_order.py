@@ -32,7 +32,7 @@ LAYERS = (
     ("pseudo_labels", "models"),
     ("training", "weights"),
     ("prediction", "inspection", "scoring"),
-    ("demo_report", "ablation"),
+    ("demo_report", "ablation", "finetuning"),
     ("demonstration",),
     ("cli",),
 )

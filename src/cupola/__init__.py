@@ -21,6 +21,7 @@ _HOMES = {
     "export_labels": "cupola.pseudo_labels",
     "get_weights": "cupola.weights",
     "import_labels": "cupola.pseudo_labels",
+    "finetune": "cupola.finetuning",
     "inspect": "cupola.inspection",
     "learn_semantics": "cupola.semantics.learning",
     "list_weights": "cupola.weights",

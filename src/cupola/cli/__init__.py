@@ -18,6 +18,7 @@ VERBS = {
     "learn semantics": "train the pseudo classes' network on stereo images, without labels",
     "train": "stage 2: train the panoptic network on a label store",
     "self-train": "stage 3: the network teaches itself on images without labels",
+    "finetune": "a network learns true classes from a few annotated images, or from many",
     "predict": "panoptic maps of single images",
     "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
     "ablate pseudo-labels": "what each part of stage 1 is worth: the paper's tables, measured",

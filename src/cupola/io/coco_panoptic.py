@@ -84,12 +84,14 @@ def to_segments(
 
 
 def from_segments(ids: Int32[np.ndarray, "h w"], segments: Sequence[Segment]) -> PanopticMap:
-    """The panoptic map of segment ids; ids without a description are void. Instances keep the segment ids of things."""
+    """The panoptic map of segment ids; ids without a description are void. Instances keep the segment ids of things,
+    except crowds."""
     known, inverse = np.unique(ids, return_inverse=True)
     described = {segment.id: segment for segment in segments}
     found = [described.get(int(value)) for value in known]
     classes = np.array([VOID if segment is None else segment.category for segment in found], np.int16)
-    instances = np.array([0 if segment is None or not segment.is_thing else segment.id for segment in found], np.int32)
+    objects = [segment is not None and segment.is_thing and not segment.is_crowd for segment in found]
+    instances = np.where(objects, known, 0).astype(np.int32)
     inverse = inverse.reshape(ids.shape)
     return PanopticMap(classes[inverse], instances[inverse])
 
@@ -112,7 +114,7 @@ def write_index(
             "image_id": number,
             "file_name": a.file_name,
             "segments_info": [
-                {"id": s.id, "category_id": s.category, "area": s.area, "iscrowd": 0}
+                {"id": s.id, "category_id": s.category, "area": s.area, "iscrowd": int(s.is_crowd)}
                 | ({} if s.score is None else {"score": round(s.score, 4)})
                 for s in a.segments
             ],
@@ -151,7 +153,14 @@ def _annotation(entry: dict[str, Any], image: dict[str, Any], is_thing: dict[int
     if name.is_absolute() or ".." in name.parts:
         raise ValueError(f"file_name {name} leaves the folder")
     segments = tuple(
-        Segment(int(s["id"]), int(s["category_id"]), is_thing[s["category_id"]], int(s.get("area", 0)), s.get("score"))
+        Segment(
+            int(s["id"]),
+            int(s["category_id"]),
+            is_thing[s["category_id"]],
+            int(s.get("area", 0)),
+            s.get("score"),
+            bool(s.get("iscrowd", 0)),
+        )
         for s in entry["segments_info"]
     )
     key = str(image.get("key", name.stem))
