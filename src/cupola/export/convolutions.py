@@ -22,28 +22,25 @@ from cupola.models.semantic_head import STRIDE
 OPSET = 18
 """Version of ONNX's operators: the first in which a scatter adds; runtimes from 2023 on read it."""
 
-EXAMPLE_SIDE = 4
-"""Sides of the example image, in units of `DIVISOR`; any value above 1 does, since sizes stay open."""
+EXAMPLE_SIDE, EXAMPLE_COUNT = 4, 3
+"""Height of the example image in units of `DIVISOR`, and number of regions; any above 1 do, since sizes stay open."""
 
 
 class Dense(nn.Module):
-    """An image, normalised and padded, to everything that has a place: semantic logits 1 x (S + 1) x h x w at its
-    size, features P2 to P5, and of each level anchors n x 4, their logits n and deltas n x 4. Without things only the
-    semantic logits."""
+    """An image, normalised and padded, to everything that has a place: semantic logits 1 x (S + 1) x h x w at its size
+    and, with things, of each level first the features, then objectness logits n, then deltas n x 4."""
 
     def __init__(self, network: PanopticNetwork) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    def forward(self, batch: Tensor) -> list[Tensor]:
         features = self.network.backbone(batch)
         semantic = upsample(self.network.sem_seg_head(features), STRIDE)
         if not self.network.num_things:
-            return semantic, [], [], [], []
-        generator = self.network.proposal_generator
-        logits, deltas = generator.rpn_head(features)
-        anchors = generator.anchors(features)
-        return semantic, features[:4], anchors, [row[0] for row in logits], [row[0] for row in deltas]
+            return [semantic]
+        logits, deltas = self.network.proposal_generator.rpn_head(features)
+        return [semantic, *features, *(row[0] for row in logits), *(row[0] for row in deltas)]
 
 
 class BoxStage(nn.Module):
@@ -73,31 +70,31 @@ class MaskStage(nn.Module):
 
 def add_dense(op: OpBuilder, network: PanopticNetwork, batch: ir.Value) -> list[ir.Value]:
     """The nodes of `Dense` put into a graph; its outputs, one after the other."""
-    height, width = torch.export.Dim("rows"), torch.export.Dim("columns")
     side = EXAMPLE_SIDE * DIVISOR
-    return _add(
-        op, Dense(network), torch.zeros(1, 3, side, 2 * side), {2: DIVISOR * height, 3: DIVISOR * width}, batch
-    )
+    sizes = {2: DIVISOR * torch.export.Dim("rows"), 3: DIVISOR * torch.export.Dim("columns")}
+    return _add(op, "dense", Dense(network), torch.zeros(1, 3, side, 2 * side), sizes, batch)
 
 
 def add_box_stage(op: OpBuilder, heads: RoiHeads, number: int, pooled: ir.Value) -> list[ir.Value]:
-    """The nodes of `BoxStage` put into a graph."""
-    first = heads.box_head[number].get_submodule("fc1")
-    assert isinstance(first, nn.Linear)
+    """The nodes of `BoxStage` put into a graph; probabilities and deltas."""
     side = heads.settings.box.pooled
-    example = torch.zeros(3, first.in_features // side**2, side, side)
-    return _add(op, BoxStage(heads, number), example, {0: torch.export.Dim("regions")}, pooled)
+    example = torch.zeros(EXAMPLE_COUNT, heads.settings.fpn_channels, side, side)
+    sizes = {0: torch.export.Dim("regions")}
+    return _add(op, f"box_stage_{number}", BoxStage(heads, number), example, sizes, pooled)
 
 
 def add_mask_stage(op: OpBuilder, heads: RoiHeads, pooled: ir.Value) -> ir.Value:
     """The nodes of `MaskStage` put into a graph."""
     side = heads.settings.mask.pooled
-    example = torch.zeros(3, heads.settings.fpn_channels, side, side)
-    return _add(op, MaskStage(heads), example, {0: torch.export.Dim("objects")}, pooled)[0]
+    example = torch.zeros(EXAMPLE_COUNT, heads.settings.fpn_channels, side, side)
+    return _add(op, "mask_stage", MaskStage(heads), example, {0: torch.export.Dim("objects")}, pooled)[0]
 
 
-def _add(op: OpBuilder, module: nn.Module, example: Tensor, sizes: dict[int, Any], argument: ir.Value) -> list[ir.Value]:
-    """Translates a module of one argument and appends its nodes; weights become the graph's own."""
+def _add(
+    op: OpBuilder, name: str, module: nn.Module, example: Tensor, sizes: dict[int, Any], argument: ir.Value
+) -> list[ir.Value]:
+    """Translates a module of one argument, whose axes `sizes` stay open, and appends its nodes; its weights become the
+    graph's own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch's exporter, nothing that a user could mend
         program = torch.onnx.export(
@@ -108,8 +105,8 @@ def _add(op: OpBuilder, module: nn.Module, example: Tensor, sizes: dict[int, Any
     arguments = [argument]
     for weight in list(graph.initializers.values()):
         assert weight.const_value is not None
-        arguments.append(op.initializer(weight.const_value, f"{type(module).__name__}.{len(arguments)}.{weight.name}"))
+        arguments.append(op.initializer(weight.const_value, f"{name}.{weight.name}"))
         graph.inputs.append(weight)
     graph.initializers.clear()
-    found = op.call_inline(ir.Function("", type(module).__name__, graph=graph, attributes=[]), *arguments)
+    found = op.call_inline(ir.Function("", name, graph=graph, attributes=[]), *arguments, _prefix=name)
     return [found] if isinstance(found, ir.Value) else list(found)

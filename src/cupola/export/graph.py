@@ -11,7 +11,7 @@ from onnxscript import GraphBuilder, OpBuilder
 
 from cupola.export.convolutions import OPSET, add_box_stage, add_dense, add_mask_stage
 from cupola.export.painting import Painted, fill_stuff, paint
-from cupola.export.regions import clip, constant, decode, detections, has_area, pool, proposals
+from cupola.export.regions import FLOAT, INT32, INT64, clip, constant, decode, detections, has_area, pool, proposals
 from cupola.models import PanopticNetwork
 from cupola.models.panoptic import DEVIATION, DIVISOR, MEAN
 
@@ -43,13 +43,13 @@ def build_model(
     builder = GraphBuilder(ir.Graph([], [], nodes=[], name="cupola", opset_imports={"": OPSET}))
     op = builder.op
     image = builder.input("image", ir.DataType.UINT8, ["height", "width", 3])
-    least = builder.input("score_threshold", ir.DataType.FLOAT, [], const_value=ir.tensor(np.float32(threshold)))
+    least = builder.input("score_threshold", FLOAT, [], const_value=ir.tensor(np.float32(threshold)))
     extent = op.Shape(image, start=0, end=2)
     photo = _photo(op, image, extent, network.settings.rows)
     size = op.Shape(photo, start=2, end=4)
     dense = add_dense(op, network, _padded(op, photo, size))
     semantic = _channels(op, dense[0], size, extent, enlarged=network.settings.rows > 0)
-    found = _find(op, network, dense[1:], size, extent, least) if things else _nothing(op)
+    found = _find(op, network, dense[1:], size, extent, least) if things else _nothing(op, 2 * network.settings.mask.pooled)
     _add_outputs(builder, network, found, semantic, extent, things, stuff)
     model = ir.Model(builder.graph, ir_version=FORMAT, producer_name="cupola")
     model.metadata_props.update(notes)
@@ -62,14 +62,14 @@ def build_model(
 
 def _photo(op: OpBuilder, image: ir.Value, extent: ir.Value, rows: int) -> ir.Value:
     """Bytes h x w x 3 to colours in [0, 1], 1 x 3 x h x w, enlarged to at least so many rows."""
-    photo = op.Unsqueeze(op.Transpose(op.Div(op.Cast(image, to=ir.DataType.FLOAT), 255.0), perm=[2, 0, 1]), [0])
+    photo = op.Unsqueeze(op.Transpose(op.Div(op.Cast(image, to=FLOAT), 255.0), perm=[2, 0, 1]), [0])
     if not rows:
         return photo
     height, width = op.Split(extent, num_outputs=2, _outputs=2)
     share = op.Div(
         op.Cast(op.Mul(width, rows), to=ir.DataType.DOUBLE), op.Cast(height, to=ir.DataType.DOUBLE)
     )  # in double precision, as Python does it
-    wider = op.Where(op.GreaterOrEqual(height, rows), width, op.Cast(op.Round(share), to=ir.DataType.INT64))
+    wider = op.Where(op.GreaterOrEqual(height, rows), width, op.Cast(op.Round(share), to=INT64))
     return _resized(op, photo, op.Concat(op.Max(height, rows), wider, axis=0))
 
 
@@ -95,7 +95,7 @@ def _channels(op: OpBuilder, logits: ir.Value, size: ir.Value, extent: ir.Value,
 
 def _limits(op: OpBuilder, extent: ir.Value) -> ir.Value:
     """(width, height, width, height) of (height, width), float32."""
-    return op.Cast(op.Gather(extent, constant(op, [1, 0, 1, 0], np.int64)), to=ir.DataType.FLOAT)
+    return op.Cast(op.Gather(extent, constant(op, [1, 0, 1, 0], np.int64)), to=FLOAT)
 
 
 def _find(
@@ -103,18 +103,18 @@ def _find(
 ) -> _Found:
     """Detections, scaled to the image and cut to it, empty ones dropped, and their small masks."""
     settings, heads = network.settings, network.roi_heads
-    features, rest = dense[:4], dense[4:]
     levels = len(settings.rpn.sizes)
+    features, logits, deltas = dense[:levels], dense[levels : 2 * levels], dense[2 * levels :]
     limits = _limits(op, size)
-    boxes = proposals(op, rest[:levels], rest[levels : 2 * levels], rest[2 * levels :], limits, settings.rpn)
+    boxes = proposals(op, features, logits, deltas, limits, settings.rpn)
     total: ir.Value | None = None
     for number, weights in enumerate(settings.box.code_weights):
         boxes = clip(op, boxes, limits) if number else boxes
         pooled, rank = pool(op, features, boxes, settings.box.pooled, settings.pooler)
-        found, deltas = add_box_stage(op, heads, number, pooled)
+        found, moves = add_box_stage(op, heads, number, pooled)
         found = op.Gather(found, rank)
         total = found if total is None else op.Add(total, found)
-        boxes = decode(op, op.Gather(deltas, rank), boxes, weights)
+        boxes = decode(op, op.Gather(moves, rank), boxes, weights)
     mean = op.Div(total, float(len(settings.box.code_weights)))
     boxes, scores, classes = detections(op, boxes, mean, limits, least, settings.box)
     pooled, rank = pool(op, features, boxes, settings.mask.pooled, settings.pooler)
@@ -129,11 +129,10 @@ def _find(
     return _Found(*(op.Compress(values, good, axis=0) for values in (scaled, scores, classes, grids)))
 
 
-def _nothing(op: OpBuilder) -> _Found:
-    """The objects of a network without things."""
-    shapes = ((0, 4), (0,), (0,), (0, 1, 1))
-    kinds = (np.float32, np.float32, np.int64, np.float32)
-    return _Found(*(constant(op, np.zeros(shape), kind) for shape, kind in zip(shapes, kinds, strict=True)))
+def _nothing(op: OpBuilder, side: int) -> _Found:
+    """The objects of a network without things; side: of their masks."""
+    boxes, scores, grids = (constant(op, np.zeros(shape)) for shape in ((0, 4), 0, (0, side, side)))
+    return _Found(boxes, scores, constant(op, np.zeros(0), np.int64), grids)
 
 
 def _add_outputs(
@@ -159,19 +158,19 @@ def _add_outputs(
 
     nothing = op.Mul(channels, 0)
     is_stuff = segments(op.Mul(found.classes, 0), op.Add(nothing, 1))
-    unknown = op.Div(op.Cast(nothing, to=ir.DataType.FLOAT), 0.0)  # not a number: stuff has no score
+    unknown = op.Div(op.Cast(nothing, to=FLOAT), 0.0)  # not a number: stuff has no score
     pixels, objects, count = ["height", "width"], ["objects"], ["segments"]
     outputs = {
-        "panoptic": (panoptic, ir.DataType.INT32, pixels),
-        "segment_id": (op.Add(op.CumSum(op.Add(op.Mul(is_stuff, 0), 1), 0), 0), ir.DataType.INT64, count),
-        "segment_class": (segments(thing_class, op.Gather(stuff_class, channels)), ir.DataType.INT64, count),
+        "panoptic": (panoptic, INT32, pixels),
+        "segment_id": (op.Add(op.CumSum(op.Add(op.Mul(is_stuff, 0), 1), 0), 0), INT64, count),
+        "segment_class": (segments(thing_class, op.Gather(stuff_class, channels)), INT64, count),
         "segment_is_thing": (op.Equal(is_stuff, 0), ir.DataType.BOOL, count),
-        "segment_score": (segments(found.scores, unknown), ir.DataType.FLOAT, count),
-        "segment_area": (segments(painted.areas, areas), ir.DataType.INT64, count),
-        "semantic": (op.Cast(op.Gather(stuff_class, semantic), to=ir.DataType.INT32), ir.DataType.INT32, pixels),
-        "boxes": (found.boxes, ir.DataType.FLOAT, [*objects, 4]),
-        "scores": (found.scores, ir.DataType.FLOAT, objects),
-        "classes": (thing_class, ir.DataType.INT64, objects),
+        "segment_score": (segments(found.scores, unknown), FLOAT, count),
+        "segment_area": (segments(painted.areas, areas), INT64, count),
+        "semantic": (op.Cast(op.Gather(stuff_class, semantic), to=INT32), INT32, pixels),
+        "boxes": (found.boxes, FLOAT, [*objects, 4]),
+        "scores": (found.scores, FLOAT, objects),
+        "classes": (thing_class, INT64, objects),
         "masks": (painted.masks, ir.DataType.BOOL, [*objects, *pixels]),
     }
     for name, (value, kind, shape) in outputs.items():

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from cupola.export.regions import columns, constant, length
+from cupola.export.regions import FLOAT, INT32, INT64, columns, constant, length
 from cupola.models.mask_head import THRESHOLD
 from cupola.models.records import SOME_THING
 from cupola.models.settings import MergeSettings
@@ -29,7 +29,7 @@ class Painted:
 def _interpolation(op: OpBuilder, start: ir.Value, end: ir.Value, first: ir.Value, last: ir.Value, size: int) -> ir.Value:
     """Weights, pixels x size, of a row of `size` mask cells spread from `start` to `end` at the pixel centres
     first..last-1."""
-    centres = op.Add(op.Cast(op.Range(first, last, 1), to=ir.DataType.FLOAT), 0.5)
+    centres = op.Add(op.Cast(op.Range(first, last, 1), to=FLOAT), 0.5)
     place = op.Sub(op.Mul(op.Div(op.Sub(centres, start), op.Sub(end, start)), float(size)), 0.5)
     distance = op.Abs(op.Sub(op.Unsqueeze(place, [1]), constant(op, np.arange(size))))
     return op.Max(op.Sub(1.0, distance), 0.0)
@@ -39,8 +39,8 @@ def _crop_and_border(op: OpBuilder, box: ir.Value, extent: ir.Value) -> tuple[li
     """The whole pixels (x0, y0, x1, y1) around a box, int64 each, and the padding that leads from them to the image."""
     x0, y0, x1, y1 = (op.Squeeze(side, [0]) for side in columns(op, box))
     height, width = op.Split(extent, num_outputs=2, _outputs=2)
-    corners = [op.Cast(op.Floor(side), to=ir.DataType.INT64) for side in (x0, y0)]
-    corners += [op.Cast(op.Ceil(side), to=ir.DataType.INT64) for side in (x1, y1)]
+    corners = [op.Cast(op.Floor(side), to=INT64) for side in (x0, y0)]
+    corners += [op.Cast(op.Ceil(side), to=INT64) for side in (x1, y1)]
     left, top, right, bottom = (op.Unsqueeze(corner, [0]) for corner in corners)
     return corners, op.Concat(top, left, op.Sub(height, bottom), op.Sub(width, right), axis=0)
 
@@ -72,9 +72,9 @@ def paint(
         )
         fits = op.LessOrEqual(taken, constant(op, settings.overlap, np.float64))
         accepted = op.And(op.Greater(area, constant(op, 0, np.int64)), fits)
-        count = op.Add(count, op.Cast(accepted, to=ir.DataType.INT32))
+        count = op.Add(count, op.Cast(accepted, to=INT32))
         number = op.Where(accepted, count, constant(op, 0, np.int32))
-        added = op.Pad(op.Mul(op.Cast(free, to=ir.DataType.INT32), number), border)
+        added = op.Pad(op.Mul(op.Cast(free, to=INT32), number), border)
         whole = op.Cast(op.Pad(op.Cast(mask, to=ir.DataType.UINT8), border), to=ir.DataType.BOOL)
         return [op.Identity(go_on), op.Add(panoptic, added), count, whole, accepted, free_area]
 
@@ -82,30 +82,31 @@ def paint(
     graph = op.builder.subgraph(
         body,
         [
-            ir.val("object_index", ir.DataType.INT64, scalar),
+            ir.val("object_index", INT64, scalar),
             ir.val("object_wanted", ir.DataType.BOOL, scalar),
-            ir.val("painted_before", ir.DataType.INT32, whole),
-            ir.val("accepted_before", ir.DataType.INT32, scalar),
+            ir.val("painted_before", INT32, whole),
+            ir.val("accepted_before", INT32, scalar),
         ],
         [
             ir.val("object_go_on", ir.DataType.BOOL, scalar),
-            ir.val("painted_after", ir.DataType.INT32, whole),
-            ir.val("accepted_after", ir.DataType.INT32, scalar),
+            ir.val("painted_after", INT32, whole),
+            ir.val("accepted_after", INT32, scalar),
             ir.val("object_mask", ir.DataType.BOOL, whole),
             ir.val("object_accepted", ir.DataType.BOOL, scalar),
-            ir.val("object_area", ir.DataType.INT64, scalar),
+            ir.val("object_area", INT64, scalar),
         ],
         name="paint_object",
     )
     found = op.Loop(
         op.Squeeze(length(op, boxes), [0]), None, empty, constant(op, 0, np.int32), body=graph, _outputs=5
     )
-    return Painted(found[0], found[2], found[3], found[4], found[1])
+    shape = op.Concat(length(op, boxes), extent, axis=0)  # of no objects too
+    return Painted(found[0], op.Reshape(found[2], shape, allowzero=1), found[3], found[4], found[1])
 
 
 def _count(op: OpBuilder, mask: ir.Value) -> ir.Value:
     """Number of True, int64 []."""
-    return op.ReduceSum(op.Cast(mask, to=ir.DataType.INT64), keepdims=0)
+    return op.ReduceSum(op.Cast(mask, to=INT64), keepdims=0)
 
 
 def fill_stuff(
@@ -123,7 +124,7 @@ def fill_stuff(
     least = op.Max(share, constant(op, max(settings.stuff_area, 1), np.float64))
     large = op.GreaterOrEqual(op.Cast(areas, to=ir.DataType.DOUBLE), least)
     kept = op.And(large, constant(op, np.arange(num_stuff + 1) != SOME_THING, np.bool_))
-    number = op.Add(op.CumSum(op.Cast(kept, to=ir.DataType.INT32), constant(op, 0, np.int64)), count)
+    number = op.Add(op.CumSum(op.Cast(kept, to=INT32), constant(op, 0, np.int64)), count)
     ids = op.Where(kept, number, constant(op, 0, np.int32))
     channels = op.Squeeze(op.NonZero(kept), [0])
     return op.Add(panoptic, op.Gather(ids, free)), channels, op.Gather(areas, channels)

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from onnxscript import OpBuilder
 
 from cupola.models.boxes import MAX_LOG_SCALE, CodeWeights
 from cupola.models.fpn import LEVELS
 from cupola.models.pooler import CANONICAL_LEVEL
-from cupola.models.rpn import ANCHOR_CODE
+from cupola.models.rpn import ANCHOR_CODE, level_anchors
+from cupola.models.semantic_head import STRIDE
 from cupola.models.settings import BoxHeadSettings, PoolerSettings, RpnSettings
+
+FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 
 LOWEST = float(np.finfo(np.float32).min)
 """Below every finite score: what is set to minus infinity is never chosen."""
@@ -56,7 +60,7 @@ def clip(op: OpBuilder, boxes: ir.Value, limits: ir.Value) -> ir.Value:
 def finite(op: OpBuilder, values: ir.Value) -> ir.Value:
     """Which rows of n x k are finite throughout, bool [n]."""
     bad = op.Or(op.IsNaN(values), op.IsInf(values))
-    return op.Equal(op.ReduceMax(op.Cast(bad, to=ir.DataType.INT32), constant(op, [1], np.int64), keepdims=0), 0)
+    return op.Equal(op.ReduceMax(op.Cast(bad, to=INT32), constant(op, [1], np.int64), keepdims=0), 0)
 
 
 def has_area(op: OpBuilder, boxes: ir.Value) -> ir.Value:
@@ -90,9 +94,20 @@ def suppress(
     return op.Gather(boxes, squeezed), best, op.Squeeze(group, constant(op, [1], np.int64))
 
 
+def anchors(op: OpBuilder, feature: ir.Value, level: int, settings: RpnSettings) -> ir.Value:
+    """Anchors of a feature map of the level (0 = P2), flattened as (y, x, size, ratio): those of the first place, moved."""
+    stride = STRIDE << level
+    shapes = level_anchors(1, 1, stride, settings.sizes[level], settings.ratios, torch.device("cpu"))
+    y, x = (op.Mul(op.Range(0, op.Gather(op.Shape(feature), axis), 1), stride) for axis in (2, 3))
+    y, x = op.Reshape(y, [-1, 1, 1, 1]), op.Reshape(x, [1, -1, 1, 1])
+    zero = op.Mul(op.Add(x, y), 0)
+    centres = op.Cast(op.Concat(op.Add(x, zero), op.Add(y, zero), op.Add(x, zero), op.Add(y, zero), axis=3), to=FLOAT)
+    return op.Reshape(op.Add(centres, constant(op, shapes.numpy())), [-1, 4])
+
+
 def proposals(
     op: OpBuilder,
-    anchors: list[ir.Value],
+    features: list[ir.Value],
     logits: list[ir.Value],
     deltas: list[ir.Value],
     limits: ir.Value,
@@ -100,7 +115,8 @@ def proposals(
 ) -> ir.Value:
     """The best boxes of all levels, best first (spec-network 1.5)."""
     boxes, scores, levels = [], [], []
-    for number, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas, strict=True)):
+    for number, (feature, logit, delta) in enumerate(zip(features, logits, deltas, strict=True)):
+        anchor = anchors(op, feature, number, settings)
         count = op.Min(length(op, logit), constant(op, [settings.before_nms], np.int64))
         score, index = op.TopK(logit, count, axis=0, _outputs=2)
         boxes.append(decode(op, op.Gather(delta, index), op.Gather(anchor, index), ANCHOR_CODE))
@@ -117,19 +133,19 @@ def proposals(
 def pool(
     op: OpBuilder, features: list[ir.Value], boxes: ir.Value, output_size: int, settings: PoolerSettings
 ) -> tuple[ir.Value, ir.Value]:
-    """Features of the boxes, level after level, and where in that order each box stands (spec-network 1.6).
+    """Features of the boxes (P2 to P5 are read), level after level, and where in that order each box stands (spec-network 1.6).
 
     Levels are told by comparing sides with the canonical size times powers of two: the floor of their logarithm.
     """
     x0, y0, x1, y1 = columns(op, boxes)
     area = op.Max(op.Mul(op.Sub(x1, x0), op.Sub(y1, y0)), 0.0)
     side = op.Add(op.Div(op.Squeeze(op.Sqrt(area), [1]), float(settings.canonical_size)), 1e-8)
-    level = op.Add(op.Mul(op.Cast(side, to=ir.DataType.INT64), 0), LEVELS[0])
+    level = op.Add(op.Mul(op.Cast(side, to=INT64), 0), LEVELS[0])
     for upper in LEVELS[1:]:
         reached = op.GreaterOrEqual(side, 2.0 ** (upper - CANONICAL_LEVEL))
-        level = op.Add(level, op.Cast(reached, to=ir.DataType.INT64))
+        level = op.Add(level, op.Cast(reached, to=INT64))
     parts, places = [], []
-    for number, feature in zip(LEVELS, features, strict=True):
+    for number, feature in zip(LEVELS, features, strict=False):
         place = op.Squeeze(op.NonZero(op.Equal(level, number)), [0])
         parts.append(
             op.RoiAlign(
