@@ -18,6 +18,7 @@ _HOMES = {
     "doctor": "cupola.diagnosis",
     "evaluate": "cupola.scoring",
     "export_labels": "cupola.pseudo_labels",
+    "export_onnx": "cupola.export",
     "import_labels": "cupola.pseudo_labels",
     "inspect": "cupola.inspection",
     "learn_semantics": "cupola.semantics.learning",

@@ -49,7 +49,9 @@ def build_model(
     size = op.Shape(photo, start=2, end=4)
     dense = add_dense(op, network, _padded(op, photo, size))
     semantic = _channels(op, dense[0], size, extent, enlarged=network.settings.rows > 0)
-    found = _find(op, network, dense[1:], size, extent, least) if things else _nothing(op, 2 * network.settings.mask.pooled)
+    found = (
+        _find(op, network, dense[1:], size, extent, least) if things else _nothing(op, 2 * network.settings.mask.pooled)
+    )
     _add_outputs(builder, network, found, semantic, extent, things, stuff)
     model = ir.Model(builder.graph, ir_version=FORMAT, producer_name="cupola")
     model.metadata_props.update(notes)

@@ -26,7 +26,9 @@ class Painted:
     count: ir.Value
 
 
-def _interpolation(op: OpBuilder, start: ir.Value, end: ir.Value, first: ir.Value, last: ir.Value, size: int) -> ir.Value:
+def _interpolation(
+    op: OpBuilder, start: ir.Value, end: ir.Value, first: ir.Value, last: ir.Value, size: int
+) -> ir.Value:
     """Weights, pixels x size, of a row of `size` mask cells spread from `start` to `end` at the pixel centres
     first..last-1."""
     centres = op.Add(op.Cast(op.Range(first, last, 1), to=FLOAT), 0.5)
@@ -97,9 +99,7 @@ def paint(
         ],
         name="paint_object",
     )
-    found = op.Loop(
-        op.Squeeze(length(op, boxes), [0]), None, empty, constant(op, 0, np.int32), body=graph, _outputs=5
-    )
+    found = op.Loop(op.Squeeze(length(op, boxes), [0]), None, empty, constant(op, 0, np.int32), body=graph, _outputs=5)
     shape = op.Concat(length(op, boxes), extent, axis=0)  # of no objects too
     return Painted(found[0], op.Reshape(found[2], shape, allowzero=1), found[3], found[4], found[1])
 
