@@ -95,7 +95,7 @@ def compare(
         classes,
         score_threshold=threshold,
         overlap=merge.overlap,
-        stuff_area=max(merge.stuff_area, merge.stuff_share * image.shape[0] * image.shape[1]),
+        stuff_area=max(float(merge.stuff_area), merge.stuff_share * image.shape[0] * image.shape[1]),
     )
     return Differences(
         semantic=float((channels != expected.semantic.argmax(0)).float().mean()),

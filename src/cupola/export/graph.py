@@ -49,10 +49,13 @@ def build_model(
     size = op.Shape(photo, start=2, end=4)
     dense = add_dense(op, network, _padded(op, photo, size))
     semantic = _channels(op, dense[0], size, extent, enlarged=network.settings.rows > 0)
-    found = (
-        _find(op, network, dense[1:], size, extent, least) if things else _nothing(op, 2 * network.settings.mask.pooled)
-    )
+    found = _find(op, network, dense[1:], size, extent, least) if things else _nothing(op, network)
     _add_outputs(builder, network, found, semantic, extent, things, stuff)
+    return finished(builder, notes)
+
+
+def finished(builder: GraphBuilder, notes: dict[str, str]) -> ir.Model:
+    """The graph as a model: nothing unused, every name once, also inside loops."""
     model = ir.Model(builder.graph, ir_version=FORMAT, producer_name="cupola")
     model.metadata_props.update(notes)
     for tidy in (passes.RemoveUnusedNodesPass(), passes.IdentityEliminationPass(), passes.NameFixPass()):
@@ -131,8 +134,9 @@ def _find(
     return _Found(*(op.Compress(values, good, axis=0) for values in (scaled, scores, classes, grids)))
 
 
-def _nothing(op: OpBuilder, side: int) -> _Found:
-    """The objects of a network without things; side: of their masks."""
+def _nothing(op: OpBuilder, network: PanopticNetwork) -> _Found:
+    """The objects of a network without things."""
+    side = 2 * network.settings.mask.pooled
     boxes, scores, grids = (constant(op, np.zeros(shape)) for shape in ((0, 4), 0, (0, side, side)))
     return _Found(boxes, scores, constant(op, np.zeros(0), np.int64), grids)
 
@@ -161,8 +165,8 @@ def _add_outputs(
     nothing = op.Mul(channels, 0)
     is_stuff = segments(op.Mul(found.classes, 0), op.Add(nothing, 1))
     unknown = op.Div(op.Cast(nothing, to=FLOAT), 0.0)  # not a number: stuff has no score
-    pixels, objects, count = ["height", "width"], ["objects"], ["segments"]
-    outputs = {
+    pixels, objects, count = ("height", "width"), ("objects",), ("segments",)
+    outputs: dict[str, tuple[ir.Value, ir.DataType, tuple[int | str, ...]]] = {
         "panoptic": (panoptic, INT32, pixels),
         "segment_id": (op.Add(op.CumSum(op.Add(op.Mul(is_stuff, 0), 1), 0), 0), INT64, count),
         "segment_class": (segments(thing_class, op.Gather(stuff_class, channels)), INT64, count),
@@ -170,10 +174,10 @@ def _add_outputs(
         "segment_score": (segments(found.scores, unknown), FLOAT, count),
         "segment_area": (segments(painted.areas, areas), INT64, count),
         "semantic": (op.Cast(op.Gather(stuff_class, semantic), to=INT32), INT32, pixels),
-        "boxes": (found.boxes, FLOAT, [*objects, 4]),
+        "boxes": (found.boxes, FLOAT, (*objects, 4)),
         "scores": (found.scores, FLOAT, objects),
         "classes": (thing_class, INT64, objects),
-        "masks": (painted.masks, ir.DataType.BOOL, [*objects, *pixels]),
+        "masks": (painted.masks, ir.DataType.BOOL, (*objects, *pixels)),
     }
     for name, (value, kind, shape) in outputs.items():
         result = op.Identity(value)

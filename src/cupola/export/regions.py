@@ -95,7 +95,7 @@ def suppress(
 
 
 def anchors(op: OpBuilder, feature: ir.Value, level: int, settings: RpnSettings) -> ir.Value:
-    """Anchors of a feature map of the level (0 = P2), flattened as (y, x, size, ratio): those of the first place, moved."""
+    """Anchors of a feature map of the level (0 = P2), flattened as (y, x, size, ratio): the first place's, moved."""
     stride = STRIDE << level
     shapes = level_anchors(1, 1, stride, settings.sizes[level], settings.ratios, torch.device("cpu"))
     y, x = (op.Mul(op.Range(0, op.Gather(op.Shape(feature), axis), 1), stride) for axis in (2, 3))
@@ -133,9 +133,10 @@ def proposals(
 def pool(
     op: OpBuilder, features: list[ir.Value], boxes: ir.Value, output_size: int, settings: PoolerSettings
 ) -> tuple[ir.Value, ir.Value]:
-    """Features of the boxes (P2 to P5 are read), level after level, and where in that order each box stands (spec-network 1.6).
+    """Features of the boxes, level after level, and where in that order each box stands (spec-network 1.6).
 
-    Levels are told by comparing sides with the canonical size times powers of two: the floor of their logarithm.
+    features: P2 to P5 (further levels are not read). The floor of the logarithm of a side is found by comparing it with
+    powers of two.
     """
     x0, y0, x1, y1 = columns(op, boxes)
     area = op.Max(op.Mul(op.Sub(x1, x0), op.Sub(y1, y0)), 0.0)
