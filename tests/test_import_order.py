@@ -31,7 +31,7 @@ LAYERS = (
     ("motion",),
     ("pseudo_labels", "models"),
     ("training", "weights"),
-    ("prediction", "inspection", "scoring"),
+    ("prediction", "export", "inspection", "scoring"),
     ("demo_report", "ablation", "finetuning"),
     ("demonstration",),
     ("cli",),

@@ -15,6 +15,7 @@ VERBS = {
     "semantics": "the pseudo classes of stage 1 alone",
     "import-labels": "pseudo labels of the published code become a label store",
     "export-labels": "a label store as the published code's pseudo labels",
+    "export onnx": "a trained network as an ONNX file, which runs without torch",
     "learn semantics": "train the pseudo classes' network on stereo images, without labels",
     "train": "stage 2: train the panoptic network on a label store",
     "self-train": "stage 3: the network teaches itself on images without labels",
