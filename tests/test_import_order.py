@@ -32,6 +32,7 @@ LAYERS = (
     ("pseudo_labels", "models"),
     ("training",),
     ("prediction", "inspection", "scoring"),
+    ("experiment",),
     ("demo_report", "ablation"),
     ("demonstration",),
     ("cli",),
