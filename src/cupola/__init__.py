@@ -27,6 +27,7 @@ _HOMES = {
     "predict": "cupola.prediction",
     "pseudo_label": "cupola.pseudo_labels",
     "render": "cupola.data.synthetic",
+    "self_train": "cupola.training",
     "semantic_maps": "cupola.semantics.command",
     "train": "cupola.training",
 }

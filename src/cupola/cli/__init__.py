@@ -17,6 +17,7 @@ VERBS = {
     "export-labels": "a label store as the published code's pseudo labels",
     "learn semantics": "train the pseudo classes' network on stereo images, without labels",
     "train": "stage 2: train the panoptic network on a label store",
+    "self-train": "stage 3: the network teaches itself on images without labels",
     "predict": "panoptic maps of single images",
     "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
     "ablate pseudo-labels": "what each part of stage 1 is worth: the paper's tables, measured",
@@ -71,7 +72,7 @@ def _parse(verb: str, command: Any, arguments: list[str], presets: Any = None) -
 
     from jsonargparse import ArgumentParser
 
-    from cupola.cli.choices import PRESET_WEIGHTS, PRESET_WORDS, method_help, resolve
+    from cupola.cli.choices import PRESET_WEIGHTS, PRESET_WORDS, method_help, need_weights, resolve
 
     methods, arguments = resolve(command, arguments, presets or {})
     description = (command.__doc__ or "").split("Args:")[0].strip()
@@ -79,6 +80,7 @@ def _parse(verb: str, command: Any, arguments: list[str], presets: Any = None) -
     parser.add_argument("--config", action="config", help="YAML file of arguments, such as the config.yaml of a result")
     if presets:
         parser.add_argument("--preset", help=f"methods and settings by one name: {', '.join(presets)}")
+    if need_weights(presets or {}):
         parser.add_argument("--weights", help=f"folder of the preset's weights (default: {PRESET_WEIGHTS})")
     parser.add_function_arguments(command, as_group=False, as_positional=True, sub_configs=False, skip=set(methods))
     for argument, method in methods.items():
