@@ -25,10 +25,10 @@ __all__ = ["NOTE", "as_text", "table_of", "write_training_report"]
 NOTE = (
     "In percent, mean over the seeds and standard deviation; standard PQ with the paper's matching, careful: pairs "
     "of classes that hardly overlap are refused. moving, standing, small: share of true things of at least 100 px "
-    "found at IoU > 0.5; small are standing ones below 200 px. false: predicted objects that are none. gain: PQ above the row "
-    "that it adds to, on the same streets. Each DropLoss adds to plain training, copy-paste to the last DropLoss. The "
-    "paper's figures are of Cityscapes val, with its own scoring, networks and length of training: compare the order "
-    "of rows, not single figures."
+    "found at IoU > 0.5; small are standing ones below 200 px. false: predicted objects that are none. gain: PQ "
+    "above the row that it adds to, on the same streets. Each DropLoss adds to plain training, copy-paste to the "
+    "last DropLoss. The paper's figures are of Cityscapes val, with its own scoring, networks and length of "
+    "training: compare the order of rows, not single figures."
 )
 
 PICTURES, WIDTH = 4, 320
