@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from cupola.models.boxes import clip_boxes, decode_boxes, encode_boxes, has_area, match_boxes, sample, suppress
 from cupola.models.layers import zero_bias
-from cupola.models.losses import box_loss, class_loss, mask_loss, region_weights
+from cupola.models.losses import box_loss, class_loss, mask_loss, published_drop_loss_weights, region_weights
 from cupola.models.mask_head import MaskHead, mask_targets
 from cupola.models.pooler import pool
 from cupola.models.records import Detections, Target
@@ -205,14 +205,30 @@ class RoiHeads(nn.Module):
         for number in range(len(self.box_head)):
             boxes = [region.boxes for region in regions]
             logits, deltas = self.stage(number, features, boxes)
+            moved = self.decoded(number, boxes, deltas)
+            if self.settings.negatives.rule == "drop_loss_published":
+                regions = self.reweighted(number, regions, moved, targets)
             losses |= self.stage_losses(number, logits, deltas, regions, targets)
             if number + 1 < len(self.box_head):
-                moved = [clip_boxes(b, s) for b, s in zip(self.decoded(number, boxes, deltas), sizes, strict=True)]
+                cut = [clip_boxes(box, size) for box, size in zip(moved, sizes, strict=True)]
                 regions = [
                     self.matched(box[has_area(box)], target, integral, number + 1)
-                    for box, target, integral in zip(moved, targets, integrals, strict=True)
+                    for box, target, integral in zip(cut, targets, integrals, strict=True)
                 ]
         return losses
+
+    def reweighted(
+        self, number: int, regions: list[Regions], moved: list[Tensor], targets: list[Target]
+    ) -> list[Regions]:
+        """The same regions with the weights of the published DropLoss; moved: their boxes after this stage."""
+        weights = published_drop_loss_weights(
+            moved,
+            [region.matched for region in regions],
+            [target.boxes for target in targets],
+            self.settings.negatives.drop_iou,
+            first_stage=number == 0,
+        )
+        return [replace(region, weights=weight) for region, weight in zip(regions, weights, strict=True)]
 
     # ---- inference
 
