@@ -6,7 +6,7 @@
 from cupola.models.boxes import boxes_of_masks
 from cupola.models.checkpoint import load_network, save_network
 from cupola.models.panoptic import PanopticNetwork
-from cupola.models.records import IGNORE, SOME_THING, NetworkPrediction, Target
+from cupola.models.records import IGNORE, SOME_THING, LossPart, NetworkPrediction, Target
 from cupola.models.settings import PRESETS, NetworkSettings, paper, small, tiny
 from cupola.models.views import ViewSettings, predict_views
 
@@ -14,6 +14,7 @@ __all__ = [
     "IGNORE",
     "PRESETS",
     "SOME_THING",
+    "LossPart",
     "NetworkPrediction",
     "NetworkSettings",
     "PanopticNetwork",

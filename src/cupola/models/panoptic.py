@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cupola.models.boxes import clip_boxes, has_area, integral_image
+from cupola.models.boxes import clip_boxes, has_area, integral_image, one_each
 from cupola.models.cascade import RoiHeads, Sizes
 from cupola.models.fpn import FeaturePyramid
 from cupola.models.layers import upsample
 from cupola.models.losses import semantic_loss as pixel_loss
 from cupola.models.mask_head import paste_masks
 from cupola.models.merge import merge_panoptic
-from cupola.models.records import IGNORE, Detections, NetworkPrediction, Target
+from cupola.models.records import IGNORE, Detections, LossPart, NetworkPrediction, Target
 from cupola.models.rpn import RegionProposalNetwork
 from cupola.models.semantic_head import STRIDE, SemanticHead
 from cupola.models.settings import MergeSettings, NetworkSettings
@@ -86,9 +86,20 @@ class PanopticNetwork(nn.Module):
         all random choices (anchors, regions). Returns `semantic` and, with T > 0, `rpn_objectness`, `rpn_box`,
         `stage<k>_class`, `stage<k>_box` of each stage and `mask`.
         """
+        return {name: part.mean for name, part in self.loss_parts(images, targets, generator).items()}
+
+    def loss_parts(
+        self, images: Sequence[Float[Tensor, "3 _ _"]], targets: Sequence[Target], generator: torch.Generator
+    ) -> dict[str, LossPart]:
+        """The same losses, with what each is a mean over: for a part of a batch whose other images are elsewhere.
+
+        An image's draws depend on its place in the batch alone: for a part of it, advance `generator` by one draw for
+        each image before (`one_each`).
+        """
         sizes: Sizes = [(image.shape[1], image.shape[2]) for image in images]
         features = self.backbone(self.batch(images))
-        losses = {"semantic": self.semantic_loss(features, targets, generator)}
+        generators = one_each(generator, len(images))
+        losses = {"semantic": self.semantic_loss(features, targets, generators)}
         if not self.num_things:
             return losses
         objects = [_with_area(target) for target in targets]
@@ -96,15 +107,17 @@ class PanopticNetwork(nn.Module):
         anchors = self.proposal_generator.anchors(features)
         logits, deltas = self.proposal_generator.rpn_head(features)
         losses |= self.proposal_generator.losses(
-            anchors, logits, deltas, objects, integrals, self.settings.negatives, generator
+            anchors, logits, deltas, objects, integrals, self.settings.negatives, generators
         )
         proposals = self.proposal_generator.proposals(anchors, logits, deltas, sizes)
         boxes = [box for box, _ in proposals]
-        return losses | self.roi_heads.losses(features, boxes, objects, sizes, integrals, generator)
+        return losses | self.roi_heads.losses(features, boxes, objects, sizes, integrals, generators)
 
-    def semantic_loss(self, features: list[Tensor], targets: Sequence[Target], generator: torch.Generator) -> Tensor:
+    def semantic_loss(
+        self, features: list[Tensor], targets: Sequence[Target], generators: Sequence[torch.Generator]
+    ) -> LossPart:
         """Weighted cross-entropy of the semantic head. At a loss stride of n, one pixel of every n x n is compared,
-        at an offset drawn for the whole batch."""
+        at an offset drawn for each image from its generator."""
         settings = self.settings.semantic
         logits = upsample(self.sem_seg_head(features).float(), STRIDE // settings.loss_stride)
         stride = settings.loss_stride
@@ -112,8 +125,9 @@ class PanopticNetwork(nn.Module):
         wanted = torch.full((len(targets), height, width), IGNORE, dtype=torch.int64, device=logits.device)
         for row, target in zip(wanted, targets, strict=True):
             row[: target.semantic.shape[0], : target.semantic.shape[1]] = target.semantic
-        y, x = torch.randint(stride, (2,), generator=generator, device=generator.device).tolist()
-        return settings.loss_weight * pixel_loss(logits, wanted[:, y::stride, x::stride])
+        offsets = [torch.randint(stride, (2,), generator=generator).tolist() for generator in generators]
+        wanted = torch.stack([row[y::stride, x::stride] for row, (y, x) in zip(wanted, offsets, strict=True)])
+        return LossPart(settings.loss_weight * pixel_loss(logits, wanted), (wanted != IGNORE).sum())
 
     @torch.no_grad()
     def predict(

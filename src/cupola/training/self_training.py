@@ -16,10 +16,11 @@ from cupola.models import PanopticNetwork, load_network, save_network
 from cupola.models.checkpoint import CARD
 from cupola.runs.directory import claim
 from cupola.runs.metrics import read_metrics
-from cupola.training.bootstrap import LAST_STEPS, NO_LOSS, Device, make_fabric
+from cupola.training.bootstrap import LAST_STEPS, NO_LOSS
 from cupola.training.data import require_same_data
 from cupola.training.frames import open_frames
 from cupola.training.loop import Plan, run_training
+from cupola.training.processes import Device, make_fabric
 from cupola.training.self_training_settings import SelfTrainingSettings
 from cupola.training.self_training_task import SelfTrainingTask, trained_parameters
 from cupola.training.state import remove_state
