@@ -32,6 +32,7 @@ LAYERS = (
     ("pseudo_labels", "models"),
     ("training", "weights"),
     ("prediction", "export", "inspection", "scoring"),
+    ("experiment",),
     ("demo_report", "ablation", "finetuning"),
     ("demonstration",),
     ("cli",),

@@ -13,6 +13,7 @@ _HOMES = {
     "CrfSettings": "cupola.semantics.crf",
     "Prediction": "cupola.prediction",
     "ablate_pseudo_labels": "cupola.ablation",
+    "ablate_training": "cupola.ablation",
     "convert_weights": "cupola.weights",
     "demo": "cupola.demonstration",
     "dense_crf": "cupola.semantics.crf",

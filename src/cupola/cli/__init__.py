@@ -23,6 +23,7 @@ VERBS = {
     "predict": "panoptic maps of single images",
     "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
     "ablate pseudo-labels": "what each part of stage 1 is worth: the paper's tables, measured",
+    "ablate training": "what each part of training is worth: the paper's table 7c on rendered streets",
     "weights list": "published weights: what there is, licences, where they are",
     "weights get": "fetch published weights, resumable, checked",
     "weights convert": "a published checkpoint becomes safetensors with a card",
