@@ -62,8 +62,10 @@ class MeasuredRow:
         """What the row adds to the one before, for each seed."""
         if self.before is None:
             return None
-        before: Float64[np.ndarray, "seeds"] = np.array([figures_of(result)[figure] for result in self.before])
-        return np.subtract(self.values(figure), before)
+        gains: Float64[np.ndarray, "seeds"] = self.values(figure) - np.array(
+            [figures_of(result)[figure] for result in self.before]
+        )
+        return gains
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
