@@ -2,18 +2,31 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
 
 from cupola.models import PanopticNetwork
-from cupola.training import BootstrapSettings, OptimizerSettings, SelfLabelSettings, train
+from cupola.training import BootstrapSettings, DiscoverySettings, OptimizerSettings, SelfLabelSettings, train
 from cupola.training.bootstrap_task import BootstrapTask
 
 
 def main() -> None:
     labels, out, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     torch.set_num_threads(1)
+    if options.get("slow_states"):  # long enough to be killed in
+
+        def slowly(self: Path, content: bytes) -> int:
+            half = len(content) // 2
+            with self.open("wb") as file:
+                file.write(content[:half])
+                file.flush()
+                time.sleep(0.1)
+                file.write(content[half:])
+            return len(content)
+
+        Path.write_bytes = slowly
     if options.get("frozen"):
 
         def frozen(self: BootstrapTask, network: PanopticNetwork) -> None:
@@ -29,6 +42,7 @@ def main() -> None:
         saving_share=options.get("saving_share", 1e9),
         optimizer=OptimizerSettings(learning_rate=options.get("rate", 1e-3)),
         self_labels=SelfLabelSettings(at=(0.5,), score=0.26),
+        discoveries=DiscoverySettings(start=2, every=2, frames=4, keep=2, score=0.26),
     )
     train(labels, out=out, network="tiny", steps=options.get("steps", 4), settings=settings, seed=1, device="cpu")
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,7 +22,7 @@ import cupola.training.loop as loop_module
 from cupola.cli import main
 from cupola.errors import ConfigError, DiskError, StoreError, TrainingError
 from cupola.io import content_hash
-from cupola.models import PanopticNetwork, VitSettings, load_network, tiny
+from cupola.models import LossPart, PanopticNetwork, VitSettings, load_network, tiny
 from cupola.models.vit import VitTrunk
 from cupola.pseudo_labels import LabelStore
 from cupola.runs.metrics import read_metrics
@@ -146,18 +147,29 @@ def test_a_signal_finishes_the_step_and_saves(labels, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(labels, tmp_path, monkeypatch):
-    real, calls = PanopticNetwork.losses, []
+    real, calls = PanopticNetwork.loss_parts, []
 
     def broken(self, images, targets, generator):
         calls.append(0)
         found = real(self, images, targets, generator)
-        return found | {"mask": found["mask"] * float("nan")} if len(calls) == 3 else found
+        return found | {"mask": LossPart(found["mask"].mean * float("nan"), 1)} if len(calls) == 3 else found
 
-    monkeypatch.setattr(PanopticNetwork, "losses", broken)
-    with pytest.raises(TrainingError, match=r"loss mask is not finite at step 3 \(frames 00000\d, 00000\d\)"):
+    monkeypatch.setattr(PanopticNetwork, "loss_parts", broken)
+    message = r"loss mask is not finite at step 3 \(frames 00000\d, 00000\d\); the batch is in .*nonfinite\.npz"
+    with pytest.raises(TrainingError, match=message):
         train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
     assert len(read_metrics(tmp_path)) == 2
     assert (tmp_path / STATE).is_file()
+    with np.load(tmp_path / "nonfinite.npz", allow_pickle=False) as file:
+        report = json.loads(str(file["report"]))
+        assert report["step"] == 3
+        assert report["values"]["mask"] == "nan"
+        assert report["values"]["semantic"] > 0
+        assert len(report["keys"]) == 2
+        height, width = file["semantic_1"].shape
+        assert file["image_1"].shape == (3, height, width)
+        assert file["masks_1"].shape == (len(file["boxes_1"]), height, width)
+        assert {f"{name}_0" for name in ("image", "semantic", "masks", "boxes", "classes", "ignore")} <= set(file)
 
 
 def test_a_full_disk_is_said_and_the_earlier_state_kept(labels, tmp_path, monkeypatch):
