@@ -22,10 +22,11 @@ from published_files import (
 )
 from torchvision.models import resnet50
 
-from cupola.errors import CheckpointError, ConfigError
-from cupola.models import PanopticNetwork, load_backbone_weights, paper, tiny
+from cupola.errors import CheckpointError
+from cupola.models import PanopticNetwork, VitSettings, load_backbone_weights, paper, tiny
 from cupola.models.backbone_files import to_published, to_torchvision
 from cupola.models.resnet import ResNet
+from cupola.semantics.backbones.settings import VitSizes
 
 
 def fresh():
@@ -153,8 +154,9 @@ def test_a_network_of_another_size_or_kind(tmp_path):
     write_pickle(tmp_path / "x.pkl")
     with pytest.raises(CheckpointError, match=r"--network paper"):
         load_backbone_weights(PanopticNetwork(tiny(), 2, 3), tmp_path / "x.pkl")
-    with pytest.raises(ConfigError, match="trunk is a NoneType"):
-        load_backbone_weights(torch.nn.Linear(2, 2), tmp_path / "x.pkl")
+    vit = VitSettings("dino_vits16", sizes=VitSizes(patch=16, width=16, depth=1, heads=2, grid=4))
+    with pytest.raises(CheckpointError, match="another architecture than dino_vits16"):
+        load_backbone_weights(PanopticNetwork(replace(tiny(), trunk=vit), 2, 3), tmp_path / "x.pkl")
 
 
 def test_a_network_s_shapes_hold_the_trunk_s():

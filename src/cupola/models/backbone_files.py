@@ -1,7 +1,9 @@
-"""Pretrained ResNets as the trunk of a network: DINO's file, CutLER's pickle of it, torchvision's (spec-network 1.14).
+"""Pretrained backbones as the trunk of a network: vision transformers, and ResNets in DINO's file, CutLER's pickle of
+it, or torchvision's (spec-network 1.14).
 
-Two families of names are known: the published network's (`stem.conv1.norm.weight`, `res2.0.shortcut.weight`) and
-torchvision's (`bn1.weight`, `layer1.0.downsample.0.weight`; spec-network 1.15). A wrapper's prefix may precede either.
+Of a ResNet's names two families are known: the published network's (`stem.conv1.norm.weight`,
+`res2.0.shortcut.weight`) and torchvision's (`bn1.weight`, `layer1.0.downsample.0.weight`; spec-network 1.15). A
+wrapper's prefix may precede either.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cupola.errors import CheckpointError, ConfigError
+from cupola.errors import CheckpointError
 from cupola.io import content_hash, read_checkpoint
+from cupola.models.interface import PanopticModel
 from cupola.models.published import FOREIGN, tensor_of
 from cupola.models.resnet import ResNet
+from cupola.models.vit import VitTrunk
 from cupola.semantics.backbones.weights import load_weights
 
 CONTAINERS = ("teacher", "state_dict", "model")
@@ -48,12 +52,12 @@ _TO_TORCHVISION = (
 
 @dataclass(frozen=True)
 class BackboneReport:
-    """What was loaded. sha256: of the file; naming: of its parameters; ignored: tensors that are no part of a trunk,
-    such as a classifier."""
+    """What was loaded. sha256: of the file; naming: of its parameters (a transformer's: `timm`, which are DINO's too);
+    ignored: tensors that are no part of a ResNet, such as a classifier."""
 
     file: str
     sha256: str
-    naming: Literal["published", "torchvision"]
+    naming: Literal["published", "torchvision", "timm"]
     ignored: tuple[str, ...]
 
     def card(self) -> dict[str, Any]:
@@ -61,17 +65,19 @@ class BackboneReport:
         return {"file": self.file, "sha256": self.sha256}
 
 
-def load_backbone_weights(network: nn.Module, path: Path) -> BackboneReport:
-    """Gives `network.backbone.bottom_up`, a ResNet, the weights of a file; the rest of the network stays as it is.
+def load_backbone_weights(network: PanopticModel, path: Path) -> BackboneReport:
+    """Gives the trunk of a network the weights of a file; the rest of the network stays as it is.
 
-    path: DINO's `dino_resnet50_pretrain.pth` or full checkpoint (the teacher), CutLER's pickle
-    `dino_RN50_pretrain_d2_format.pkl`, a ResNet of torchvision, a published network, or weights of cupola's own. Raises
-    `CheckpointError` where the file is missing, damaged, unsafe or of other sizes, `ConfigError` where the network has
-    no ResNet.
+    path: for a transformer, a file of its architecture, DINO's own or timm's; for a ResNet, DINO's
+    `dino_resnet50_pretrain.pth` or full checkpoint (the teacher), CutLER's pickle `dino_RN50_pretrain_d2_format.pkl`, a
+    ResNet of torchvision, a published network, or weights of cupola's own. Raises `CheckpointError` where the file is
+    missing, damaged, unsafe or of another architecture.
     """
-    trunk = getattr(getattr(network, "backbone", None), "bottom_up", None)
-    if not isinstance(trunk, ResNet):
-        raise ConfigError(f"{path} is for a network with a ResNet, but this one's trunk is a {type(trunk).__name__}")
+    trunk = network.trunk
+    if isinstance(trunk, VitTrunk):
+        trunk.load(path)
+        return BackboneReport(path.name, content_hash(path), "timm", ())
+    assert isinstance(trunk, ResNet)
     state, report = read_trunk(read_checkpoint(path, settings=FOREIGN), path)
     load_weights(trunk, state, path, "the trunk of this network (the ResNet-50 of DINO is that of `--network paper`)")
     trunk.to(memory_format=torch.channels_last)

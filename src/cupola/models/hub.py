@@ -21,8 +21,8 @@ from huggingface_hub.errors import (
 from cupola.errors import CheckpointError, DownloadError
 from cupola.io import write_text
 from cupola.models.checkpoint import CARD, WEIGHTS, load_network, save_network
+from cupola.models.interface import PanopticModel
 from cupola.models.model_card import model_card_text
-from cupola.models.panoptic import PanopticNetwork
 
 README = "README.md"
 
@@ -34,7 +34,7 @@ class PretrainedNetwork(ModelHubMixin):
     `push_to_hub("user/name")` and their options are those of `huggingface_hub.ModelHubMixin`.
     """
 
-    def __init__(self, network: PanopticNetwork, card: dict[str, Any]) -> None:
+    def __init__(self, network: PanopticModel, card: dict[str, Any]) -> None:
         self.network = network
         self.card = card
         self._hub_mixin_config = None  # model.json says it all; the mixin would write a config.json beside it

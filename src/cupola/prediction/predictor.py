@@ -14,7 +14,7 @@ from jaxtyping import Int32, UInt8
 from cupola.devices import pick_device
 from cupola.io import read_rgb
 from cupola.io.coco_panoptic import Category, from_segments, ids_to_rgb, to_segments
-from cupola.models import NetworkPrediction, PanopticNetwork
+from cupola.models import NetworkPrediction, PanopticModel
 from cupola.types import Instances, PanopticMap, Segment
 from cupola.visualize import Color, class_palette, panoptic_overlay
 from cupola.weights.finding import find_network
@@ -69,7 +69,7 @@ class Prediction:
 class Predictor:
     """A network ready for images. threshold: score from which an object counts."""
 
-    network: PanopticNetwork
+    network: PanopticModel
     classes: ClassSystem
     device: torch.device
     threshold: float = 0.5

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cupola.errors import CheckpointError, DownloadError
-from cupola.models import PanopticNetwork, load_network
+from cupola.models import PanopticModel, load_network
 from cupola.models.checkpoint import CARD
 from cupola.models.hub import PretrainedNetwork
 from cupola.models.published import read_published
@@ -23,7 +23,7 @@ _DIGITS = 8
 """Digits of a hash that tell two versions of a file apart."""
 
 
-def find_network(name: str | Path) -> tuple[PanopticNetwork, dict[str, Any]]:
+def find_network(name: str | Path) -> tuple[PanopticModel, dict[str, Any]]:
     """The network of that name on the CPU, in evaluation mode, and its card.
 
     In this order: a directory that cupola wrote; a published checkpoint; a name of `cupola weights list`, which is
