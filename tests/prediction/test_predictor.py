@@ -9,7 +9,7 @@ from cupola.cli import main
 from cupola.io import write_rgb
 from cupola.io.coco_panoptic import read_index, read_map
 from cupola.models import PanopticNetwork, save_network, tiny
-from cupola.prediction.command import _unique_keys
+from cupola.prediction.sources import unique_keys
 from cupola.types import VOID
 
 THINGS, STUFF = (5, 2), (0, 3, 4)
@@ -94,8 +94,8 @@ def test_no_image_is_one_sentence(model, tmp_path, capsys):
 
 def test_keys_are_unique(tmp_path):
     paths = [tmp_path / "x" / "0.png", tmp_path / "y" / "0.png"]
-    assert _unique_keys(paths) == ["x_0", "y_0"]
-    assert _unique_keys(paths[:1]) == ["0"]
+    assert unique_keys(paths) == ["x_0", "y_0"]
+    assert unique_keys(paths[:1]) == ["0"]
 
 
 def test_the_model_card_is_json(model):

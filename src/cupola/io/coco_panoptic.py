@@ -85,13 +85,13 @@ def to_segments(
 
 def from_segments(ids: Int32[np.ndarray, "h w"], segments: Sequence[Segment]) -> PanopticMap:
     """The panoptic map of segment ids; ids without a description are void. Instances keep the segment ids of things."""
-    known, inverse = np.unique(ids, return_inverse=True)
-    described = {segment.id: segment for segment in segments}
-    found = [described.get(int(value)) for value in known]
-    classes = np.array([VOID if segment is None else segment.category for segment in found], np.int16)
-    instances = np.array([0 if segment is None or not segment.is_thing else segment.id for segment in found], np.int32)
-    inverse = inverse.reshape(ids.shape)
-    return PanopticMap(classes[inverse], instances[inverse])
+    highest = int(ids.max(initial=0))
+    classes, instances = np.full(highest + 1, VOID, np.int16), np.zeros(highest + 1, np.int32)
+    for segment in segments:
+        if segment.id <= highest:
+            classes[segment.id] = segment.category
+            instances[segment.id] = segment.id if segment.is_thing else 0
+    return PanopticMap(classes[ids], instances[ids])
 
 
 def write_map(path: Path, ids: Int32[np.ndarray, "h w"]) -> None:
