@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cupola.models import NetworkPrediction, PanopticNetwork, Target, boxes_of_masks, paper, small, tiny
+from cupola.models.layers import freeze_norms
 from cupola.models.records import IGNORE
 
 SEED = 3
@@ -79,6 +80,20 @@ def test_gradients_flow_to_every_parameter():
         sum(network.losses([image], [target], generator()).values()).backward()
         silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
         assert silent == []
+
+
+def test_frozen_norms_are_constants():
+    network = make().train()
+    freeze_norms(network)
+    norms = {name: m for name, m in network.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    before = {name: [t.clone() for t in m.state_dict().values()] for name, m in norms.items()}
+    image, target = scene()
+    sum(network.losses([image], [target], generator()).values()).backward()
+    assert norms
+    for name, norm in norms.items():
+        assert all(torch.equal(old, new) for old, new in zip(before[name], norm.state_dict().values(), strict=True))
+        assert norm.weight.grad is None and norm.bias.grad is None
+    assert network.backbone.fpn_lateral2.weight.grad.abs().sum() > 0
 
 
 def test_images_without_objects_or_labels_give_finite_losses():

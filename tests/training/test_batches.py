@@ -82,7 +82,7 @@ def test_fingerprint_follows_images_and_labels():
     assert load(labels(3)).fingerprint != base
     assert load(replace(labels(2), stuff=(0, 1))).fingerprint != base
     with pytest.raises(StoreError, match="other images or labels"):
-        require_same_data(Path("out"), base, load(labels(3)))
+        require_same_data(Path("out"), base, load(labels(3)).fingerprint)
 
 
 @pytest.mark.parametrize(

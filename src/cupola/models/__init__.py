@@ -8,6 +8,7 @@ from cupola.models.checkpoint import load_network, save_network
 from cupola.models.panoptic import PanopticNetwork
 from cupola.models.records import IGNORE, SOME_THING, NetworkPrediction, Target
 from cupola.models.settings import PRESETS, NetworkSettings, paper, small, tiny
+from cupola.models.views import ViewSettings, predict_views
 
 __all__ = [
     "IGNORE",
@@ -17,9 +18,11 @@ __all__ = [
     "NetworkSettings",
     "PanopticNetwork",
     "Target",
+    "ViewSettings",
     "boxes_of_masks",
     "load_network",
     "paper",
+    "predict_views",
     "save_network",
     "small",
     "tiny",

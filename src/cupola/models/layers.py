@@ -73,3 +73,12 @@ class Doubling(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return upsample(features, 2)
+
+
+def freeze_norms(network: nn.Module) -> None:
+    """Makes every BatchNorm of `network` a constant: running statistics instead of the batch's, which stay as they are,
+    and no gradient for scale and shift (stage 3; spec-network 1.3). `network.train()` undoes the first half, so call
+    this after it. GroupNorm has no statistics to freeze and stays as it is."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval().requires_grad_(False)

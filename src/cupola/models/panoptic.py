@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from cupola.models.merge import merge_panoptic
 from cupola.models.records import IGNORE, Detections, NetworkPrediction, Target
 from cupola.models.rpn import RegionProposalNetwork
 from cupola.models.semantic_head import STRIDE, SemanticHead
-from cupola.models.settings import NetworkSettings
+from cupola.models.settings import MergeSettings, NetworkSettings
 
 MEAN = (0.485, 0.456, 0.406)
 """Mean colour, RGB in [0, 1] (spec-network 1.2)."""
@@ -132,50 +133,44 @@ class PanopticNetwork(nn.Module):
         output_sizes: (height, width) of each result, the images' own by default.
         """
         outputs = [(image.shape[1], image.shape[2]) for image in images] if output_sizes is None else output_sizes
-        images = [_enlarged(image, self.settings.rows) for image in images]
+        images = [resized(image, size_to_predict(image, self.settings.rows)) for image in images]
         sizes: Sizes = [(image.shape[1], image.shape[2]) for image in images]
-        with _evaluating(self):
+        with evaluating(self):
             features = self.backbone(self.batch(images))
             semantic = upsample(self.sem_seg_head(features).float(), STRIDE)
             found, small_masks = self._detect(features, sizes, score_threshold)
-        merge = self.settings.merge
-        results = []
-        for index, (size, output) in enumerate(zip(sizes, outputs, strict=True)):
-            logits = _resized(semantic[index, :, : size[0], : size[1]], output)
-            objects, masks = _pasted(found[index], small_masks[index], size, output)
-            least = max(merge.stuff_area, merge.stuff_share * output[0] * output[1])
-            panoptic, segments = merge_panoptic(
-                logits.argmax(0),
-                masks,
-                objects.scores,
-                objects.classes,
-                score_threshold=score_threshold if merge_threshold is None else merge_threshold,
-                overlap=merge.overlap if overlap is None else overlap,
-                stuff_area=float(least if stuff_area is None else stuff_area),
+        limits = MergeLimits.of(self.settings.merge, score_threshold, merge_threshold, overlap, stuff_area)
+        return [
+            assembled(
+                resized(semantic[index, :, : size[0], : size[1]], output),
+                found[index],
+                small_masks[index],
+                size,
+                limits,
             )
-            results.append(
-                NetworkPrediction(logits, objects.boxes, objects.scores, objects.classes, masks, panoptic, segments)
-            )
-        return results
+            for index, (size, output) in enumerate(zip(sizes, outputs, strict=True))
+        ]
 
     def _detect(
         self, features: list[Tensor], sizes: Sizes, score_threshold: float
     ) -> tuple[list[Detections], list[Tensor]]:
         """Detections and small mask probabilities of each image."""
+        found = self.detect(features, sizes, score_threshold)
+        if not self.num_things:
+            return found, [features[0].new_zeros(0, 28, 28) for _ in sizes]
+        masks = self.roi_heads.mask_probabilities(features, [f.boxes for f in found], [f.classes for f in found])
+        return found, masks
+
+    def detect(self, features: list[Tensor], sizes: Sizes, score_threshold: float) -> list[Detections]:
+        """Detections of each image of a batch of pyramids, without masks; none where there are no thing classes."""
         if not self.num_things:
             device = features[0].device
-            nothing = Detections(
-                torch.zeros(0, 4, device=device),
-                torch.zeros(0, device=device),
-                torch.zeros(0, dtype=torch.int64, device=device),
-            )
-            return [nothing for _ in sizes], [torch.zeros(0, 28, 28, device=device) for _ in sizes]
+            nothing = torch.zeros(0, 4, device=device), torch.zeros(0, device=device)
+            return [Detections(*nothing, torch.zeros(0, dtype=torch.int64, device=device)) for _ in sizes]
         anchors = self.proposal_generator.anchors(features)
         logits, deltas = self.proposal_generator.rpn_head(features)
         proposals = self.proposal_generator.proposals(anchors, logits, deltas, sizes)
-        found = self.roi_heads.detect(features, [boxes for boxes, _ in proposals], sizes, score_threshold)
-        masks = self.roi_heads.mask_probabilities(features, [f.boxes for f in found], [f.classes for f in found])
-        return found, masks
+        return self.roi_heads.detect(features, [boxes for boxes, _ in proposals], sizes, score_threshold)
 
 
 def _with_area(target: Target) -> Target:
@@ -184,31 +179,75 @@ def _with_area(target: Target) -> Target:
     return Target(target.semantic, target.masks[good], target.boxes[good], target.classes[good], target.ignore)
 
 
-def _enlarged(image: Float[Tensor, "3 h w"], rows: int) -> Float[Tensor, "3 _ _"]:
-    """The image, with at least so many rows."""
-    height, width = image.shape[1:]
-    return image if height >= rows else _resized(image, (rows, round(width * rows / height)))
+def size_to_predict(image: Float[Tensor, "3 h w"], rows: int) -> tuple[int, int]:
+    """(height, width) [px] at which an image is looked at: its own, but at least so many rows."""
+    height, width = image.shape[1], image.shape[2]
+    return (height, width) if height >= rows else (rows, round(width * rows / height))
 
 
-def _resized(logits: Float[Tensor, "k h w"], size: tuple[int, int]) -> Float[Tensor, "k _ _"]:
+def resized(logits: Float[Tensor, "k h w"], size: tuple[int, int]) -> Float[Tensor, "k _ _"]:
+    """Channels at another size, bilinear without antialiasing, half-pixel convention."""
     if logits.shape[1:] == size:
         return logits
     return functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def _pasted(
-    found: Detections, small_masks: Float[Tensor, "n s s"], size: tuple[int, int], output: tuple[int, int]
-) -> tuple[Detections, Tensor]:
-    """Detections scaled from `size` to `output`, cut to it, empty ones dropped; and their masks (spec-network 1.11)."""
-    scale = found.boxes.new_tensor((output[1] / size[1], output[0] / size[0]) * 2)
-    boxes = clip_boxes(found.boxes * scale, output)
+@dataclass(frozen=True)
+class MergeLimits:
+    """Thresholds of one merge. score: least score of an object; overlap: an object is rejected if more than this share
+    of it is taken; stuff_area: smallest stuff segment [px], stuff_share: the same as a share of the image."""
+
+    score: float
+    overlap: float
+    stuff_area: float
+    stuff_share: float
+
+    @staticmethod
+    def of(
+        settings: MergeSettings,
+        score_threshold: float,
+        merge_threshold: float | None,
+        overlap: float | None,
+        stuff_area: int | None,
+    ) -> MergeLimits:
+        """The arguments of `predict`, where they are given, else the settings."""
+        return MergeLimits(
+            score_threshold if merge_threshold is None else merge_threshold,
+            settings.overlap if overlap is None else overlap,
+            float(settings.stuff_area if stuff_area is None else stuff_area),
+            settings.stuff_share if stuff_area is None else 0.0,
+        )
+
+
+def assembled(
+    semantic: Float[Tensor, "k h w"],
+    found: Detections,
+    small_masks: Float[Tensor, "n s s"],
+    size: tuple[int, int],
+    limits: MergeLimits,
+) -> NetworkPrediction:
+    """One image's prediction at the size h x w of `semantic` (logits or probabilities), from detections in an image of
+    `size` = (height, width) [px]: boxes scaled and cut, empty ones dropped, masks pasted, all merged (spec 1.11)."""
+    height, width = semantic.shape[1:]
+    scale = found.boxes.new_tensor((width / size[1], height / size[0]) * 2)
+    boxes = clip_boxes(found.boxes * scale, (height, width))
     good = has_area(boxes)
-    objects = Detections(boxes[good], found.scores[good], found.classes[good])
-    return objects, paste_masks(small_masks[good], objects.boxes, output)
+    boxes, scores, classes = boxes[good], found.scores[good], found.classes[good]
+    masks = paste_masks(small_masks[good], boxes, (height, width))
+    panoptic, segments = merge_panoptic(
+        semantic.argmax(0),
+        masks,
+        scores,
+        classes,
+        score_threshold=limits.score,
+        overlap=limits.overlap,
+        stuff_area=max(limits.stuff_area, limits.stuff_share * height * width),
+    )
+    return NetworkPrediction(semantic, boxes, scores, classes, masks, panoptic, segments)
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; each module's own mode comes back."""
     training = [module for module in network.modules() if module.training]
     network.eval()

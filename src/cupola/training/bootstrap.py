@@ -18,6 +18,7 @@ from cupola.pseudo_labels import LabelStore
 from cupola.runs.directory import claim
 from cupola.runs.metrics import read_metrics
 from cupola.training.augment import AugmentSettings
+from cupola.training.bootstrap_task import BootstrapTask
 from cupola.training.copy_paste import CopyPasteSettings
 from cupola.training.data import load_data, require_same_data
 from cupola.training.loop import OptimizerSettings, Plan, run_training
@@ -130,7 +131,7 @@ def train(
         raise ConfigError(f"training needs at least one step, not {steps}")
     if time_limit is not None and not time_limit > 0:
         raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
-    fabric = _fabric(device, settings.precision)
+    fabric = make_fabric(device, settings.precision)
     store = LabelStore.open(labels)
     claim(
         out, MAY_DIFFER, labels=labels, out=out, network=network, steps=steps, settings=settings, seed=seed,
@@ -141,17 +142,19 @@ def train(
     canvas = data.canvas(settings.crop)
     if (out / CARD).is_file():
         facts = dict(load_network(out)[1]["training"])
-        require_same_data(out, facts["fingerprint"], data)
+        require_same_data(out, facts["fingerprint"], data.fingerprint)
         return _result(out, store, facts)
     model = _initial(PRESETS[network]() if isinstance(network, str) else network, store, seed)
     batches = BatchSettings(settings.batch, canvas, seed, settings.augment, paste)
-    plan = Plan(steps, time_limit, settings.saving_share, batches, settings.optimizer, settings.self_labels)
-    done, added = run_training(fabric, model, data, out, plan)
+    task = BootstrapTask(data, batches, settings.self_labels, out)
+    done = run_training(
+        fabric, model, task, out, Plan(steps, time_limit, settings.saving_share, seed, settings.optimizer)
+    )
     facts = {
         "fingerprint": data.fingerprint,
         "frames": len(data),
         "objects": data.objects,
-        "self_labels": added,
+        "self_labels": task.added,
         "steps": done.step,
         "seconds": round(done.seconds, 1),
         "seed": seed,
@@ -164,7 +167,7 @@ def train(
     return _result(out, store, facts)
 
 
-def _fabric(device: Device, precision: Precision) -> Fabric:
+def make_fabric(device: Device, precision: Precision) -> Fabric:
     """One device and its precision. Raises `ConfigError` where it is not there."""
     gpu = torch.cuda.is_available()
     if device == "cuda" and not gpu:

@@ -133,9 +133,10 @@ def load_data(
     return TrainingData(keys, sizes, cutouts, digest.hexdigest(), objects, read)
 
 
-def require_same_data(out: Path, fingerprint: str, data: TrainingData) -> None:
-    """Raises `StoreError` unless the run in `out` learnt from the images and labels that are there now."""
-    if fingerprint != data.fingerprint:
+def require_same_data(out: Path, before: str, now: str) -> None:
+    """Raises `StoreError` unless the run in `out` learnt from the images and labels that are there now, by their
+    fingerprints."""
+    if before != now:
         raise StoreError(
             f"{out} holds a run on other images or labels; choose another --out, or delete it to begin anew"
         )

@@ -1,35 +1,30 @@
-"""The training loop: plain, top to bottom. Devices and precision are Lightning Fabric's business.
+"""The training loop of every stage: plain, top to bottom. Devices and precision are Lightning Fabric's business.
 
-A batch is a function of (seed, step) and so are the network's random choices; what a run needs to go on is therefore
-weights, optimiser, self-labels and the step.
+What is learnt, and from what, is a `Task`. A batch is a function of (seed, step) and of the task's state, and so are
+the network's random choices; what a run needs to go on is therefore weights, optimiser, the task's state and the step.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from cupola.errors import ConfigError, TrainingError
 from cupola.models import PanopticNetwork
 from cupola.progress import progress
 from cupola.runs.metrics import Metrics
 from cupola.runs.signals import stopping
-from cupola.training.data import TrainingData, require_same_data
-from cupola.training.sampler import Batches, BatchSettings, network_generator
-from cupola.training.self_labels import (
-    SelfLabelSettings,
-    count_new,
-    discover,
-    extended_data,
-    read_self_labels,
-    write_self_labels,
-)
+from cupola.training.data import require_same_data
+from cupola.training.sampler import Batch, network_generator
 from cupola.training.state import Progress, load_state, save_state
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -66,14 +61,13 @@ IN_TIME = 0.1
 @dataclass(frozen=True)
 class Plan:
     """A whole run. steps: in all; time_limit: seconds after which it ends early, its schedule shortened to fit, or
-    None; saving_share: of the time that may go into saving states."""
+    None; saving_share: of the time that may go into saving states; seed: of the network's random choices."""
 
     steps: int
     time_limit: float | None
     saving_share: float
-    batches: BatchSettings
+    seed: int
     optimizer: OptimizerSettings
-    self_labels: SelfLabelSettings
 
     def share(self, done: Progress) -> float:
         """Share of the run that is over, by steps or by time, whichever is further. A run that would need less than
@@ -81,18 +75,64 @@ class Plan:
         by_time = (done.seconds / self.time_limit - IN_TIME) / (1 - IN_TIME) if self.time_limit else 0.0
         return max(done.step / self.steps, by_time)
 
-    def rounds_due(self, done: Progress) -> int:
-        """Rounds of self-labels that should have been made by now."""
-        return sum(self.share(done) >= at for at in self.self_labels.at)
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """Batches by step."""
+
+    def get(self, step: int) -> Batch:
+        """The batch of a step: the same whenever it is asked for in the same state of the task."""
+        ...
 
 
-def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over all parameters; those of norm layers do not decay (spec-network 2.8)."""
+@runtime_checkable
+class Task(Protocol):
+    """What a stage learns, and from what. `run_training` calls, in this order: `parameters`, `restore` where a run goes
+    on, `train_mode`, `batches`, and for each step `before_step`, `get` of its batches, and `after_step`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that it learns from: a run goes on only with the same."""
+        ...
+
+    def parameters(self, network: PanopticNetwork) -> Iterable[tuple[str, nn.Parameter]]:
+        """Those that are trained, by name; all others stay as they are."""
+        ...
+
+    def train_mode(self, network: PanopticNetwork) -> None:
+        """Puts the network into the mode in which it is trained, such as with norms frozen."""
+        ...
+
+    def batches(self) -> AbstractContextManager[BatchSource]:
+        """Where batches come from, for as long as the context lasts."""
+        ...
+
+    def before_step(self, step: int, share: float, network: PanopticNetwork) -> None:
+        """Before the batch of `step` (from 0 on) is asked for; share: of the run that is over, 0..1."""
+        ...
+
+    def after_step(self, step: int, network: PanopticNetwork) -> None:
+        """After the weights were changed in `step`, and before the state is saved."""
+        ...
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What the task needs to go on after a stop, saved with the weights."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor], network: PanopticNetwork) -> None:
+        """Puts back what `state` gave; the network's weights are those of that moment. Raises `StoreError`."""
+        ...
+
+
+def make_optimizer(
+    network: nn.Module, parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings
+) -> torch.optim.AdamW:
+    """AdamW over some parameters of a network; those of norm layers do not decay (spec-network 2.8)."""
     plain = {id(p) for module in network.modules() if isinstance(module, NORMS) for p in module.parameters()}
-    parameters = list(network.parameters())
+    trained = [parameter for _, parameter in parameters]
     groups = [
-        {"params": [p for p in parameters if id(p) not in plain], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if id(p) in plain], "weight_decay": 0.0},
+        {"params": [p for p in trained if id(p) not in plain], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if id(p) in plain], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 
@@ -104,41 +144,40 @@ def learning_rate(step: int, share: float, settings: OptimizerSettings) -> float
     return settings.learning_rate * warm * cosine
 
 
-def run_training(
-    fabric: Fabric, network: PanopticNetwork, data: TrainingData, out: Path, plan: Plan
-) -> tuple[Progress, int]:
-    """Trains `network` in place, going on where `out` has a state. Returns the progress and the number of self-labels.
+def run_training(fabric: Fabric, network: PanopticNetwork, task: Task, out: Path, plan: Plan) -> Progress:
+    """Trains `network` in place, going on where `out` has a state. Returns how far it came.
 
     Raises `TrainingError` where a loss is not finite, `DiskError` where a state cannot be written (the one before
     stays), `StoreError` where the state is not of this run, `KeyboardInterrupt` after SIGINT or SIGTERM, with the state
     saved.
     """
-    raw = make_optimizer(network, plan.optimizer)
+    network.requires_grad_(False)
+    trained = list(task.parameters(network))
+    for _, parameter in trained:
+        parameter.requires_grad_()
+    raw = make_optimizer(network, trained, plan.optimizer)
     module, optimizer = fabric.setup(network, raw)
     module.mark_forward_method("losses")
-    done = load_state(out, network, raw) or Progress(0, 0.0, 0, data.fingerprint)
-    require_same_data(out, done.fingerprint, data)
+    done = Progress(0, 0.0, task.fingerprint)
+    before = load_state(out, network, raw)
+    if before is not None:
+        done = before[0]
+        require_same_data(out, done.fingerprint, task.fingerprint)
+        task.restore(before[1], network)
     metrics = Metrics(out, done.step)
-    added, learnt = _with_self_labels(out, data, done.rounds, plan)
 
-    network.train()
+    task.train_mode(network)
     bar = progress(iter(()), "training", total=plan.steps, done=done.step)
     clock = saved = time.perf_counter()
     cost = 0.0  # of the last saving [s]; the first step is saved to learn it
-    with bar, stopping() as stop, Batches(learnt, plan.batches) as batches:
+    with bar, stopping() as stop, task.batches() as batches:
         while plan.share(done) < 1:
-            if plan.rounds_due(done) > done.rounds:
-                done = replace(done, rounds=plan.rounds_due(done))
-                found = discover(network, data, plan.self_labels, fabric.device)
-                write_self_labels(out, data, found, done.rounds)
-                added, learnt = _with_self_labels(out, data, done.rounds, plan)
-                batches.use(learnt)
-
+            task.before_step(done.step, plan.share(done), network)
             batch = batches.get(done.step).to(fabric.device)
             rate = learning_rate(done.step, plan.share(done), plan.optimizer)
             for group in raw.param_groups:
                 group["lr"] = rate
-            losses = module.losses(batch.images, batch.targets, network_generator(plan.batches.seed, done.step))
+            losses = module.losses(batch.images, batch.targets, network_generator(plan.seed, done.step))
             total = torch.stack(list(losses.values())).sum()
             fabric.backward(total)
             norm = fabric.clip_gradients(module, optimizer, max_norm=plan.optimizer.clip, error_if_nonfinite=False)
@@ -146,6 +185,7 @@ def run_training(
             _require_finite(values, done.step + 1, batch.keys)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            task.after_step(done.step, network)
 
             now = time.perf_counter()
             done = replace(done, step=done.step + 1, seconds=done.seconds + now - clock)
@@ -154,20 +194,12 @@ def run_training(
             bar.set_postfix_str(f"loss {values['loss']:.3f}", refresh=False)
             bar.update()
             if (now - saved) * plan.saving_share >= cost or stop.is_set() or plan.share(done) >= 1:
-                save_state(out, network, raw, done)
+                save_state(out, network, raw, done, task.state())
                 saved = time.perf_counter()
                 cost = saved - now
             if stop.is_set() and plan.share(done) < 1:
                 raise KeyboardInterrupt
-    return done, added
-
-
-def _with_self_labels(out: Path, data: TrainingData, rounds: int, plan: Plan) -> tuple[int, TrainingData]:
-    """Number of self-labels of the last round, and the data with them."""
-    if rounds == 0:
-        return 0, data
-    found = read_self_labels(out, data, rounds)
-    return count_new(data, found), extended_data(data, found, plan.batches.copy_paste.min_side)
+    return done
 
 
 def _require_finite(values: dict[str, float], step: int, keys: tuple[str, ...]) -> None:
