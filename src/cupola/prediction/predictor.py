@@ -20,7 +20,7 @@ from cupola.config import plain
 from cupola.devices import pick_device
 from cupola.errors import ConfigError
 from cupola.io.coco_panoptic import from_segments
-from cupola.models import NetworkPrediction, PanopticNetwork, load_network
+from cupola.models import NetworkPrediction, PanopticNetwork, load_network, predict_views
 from cupola.prediction.classes import ClassSystem, class_system
 from cupola.prediction.pixels import Picture, rgb_of, shrunk
 from cupola.prediction.result import Prediction, stuff_classes
@@ -104,6 +104,10 @@ class Predictor:
         if settings.stuff_area is not None:
             share = settings.stuff_area if settings.stuff_area < 1 else settings.stuff_area / area
             least = round(share * small[0].shape[0] * small[0].shape[1])
+        if settings.tta:
+            return predict_views(
+                self.network, tensors, score_threshold=settings.threshold, overlap=settings.overlap, stuff_area=least
+            )
         return self.network.predict(
             tensors, score_threshold=settings.threshold, overlap=settings.overlap, stuff_area=least
         )
@@ -120,7 +124,7 @@ class Predictor:
             for s in raw.segments
         )
         channels = _enlarged(raw.semantic.argmax(0).to(torch.int16).cpu().numpy(), size)
-        kept = _probabilities(raw.semantic, size) if scores else None
+        kept = _probabilities(raw.semantic, size, logits=not self.settings.tta) if scores else None
         panoptic = from_segments(ids, segments)
         return Prediction(image, panoptic, segments, stuff_classes(channels, self.classes), kept, self.classes)
 
@@ -130,10 +134,11 @@ def _enlarged(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return array if array.shape == size[::-1] else cv2.resize(array, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def _probabilities(semantic: Tensor, size: tuple[int, int]) -> Float16[np.ndarray, "k h w"]:
+def _probabilities(semantic: Tensor, size: tuple[int, int], *, logits: bool) -> Float16[np.ndarray, "k h w"]:
+    """Class probabilities of every pixel at `size` = (width, height), of logits or of what are probabilities already."""
     if semantic.shape[1:] != size[::-1]:
         semantic = functional.interpolate(semantic[None], size[::-1], mode="bilinear", align_corners=False)[0]
-    return semantic.softmax(0).half().cpu().numpy()
+    return (semantic.softmax(0) if logits else semantic).half().cpu().numpy()
 
 
 def load(
