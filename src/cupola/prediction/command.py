@@ -75,7 +75,7 @@ def predict(
         out: directory for panoptic.json, panoptic/, overlays/ and report.html.
         threshold: score from which an object counts, 0 to 1.
         names: names of the classes: result.json of `cupola evaluate` (its matching), or YAML or JSON {id: name}.
-        tta: ask for six views of each image: better, and six times slower.
+        tta: ask for six views of each image, enlarged, shrunk and mirrored, which takes six times as long.
         overlap: an object is rejected if more than this share of it is taken by better ones (default: as trained).
         stuff_area: smallest stuff segment, in pixels, or as a share of the image where below 1 (default: as trained).
         max_pixels: larger images are shrunk to so many pixels for the network; the results have the image's size.

@@ -163,7 +163,7 @@ def load(
             by default.
         stuff_area: smallest stuff segment, in pixels, or as a share of the image where below 1; the network's own rule
             by default.
-        tta: ask for six views of each image: better, and six times slower.
+        tta: ask for six views of each image, enlarged, shrunk and mirrored, which takes six times as long.
         max_pixels: larger images are shrunk to so many pixels for the network; the results have the image's size.
 
     Raises:
