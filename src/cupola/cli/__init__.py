@@ -117,10 +117,9 @@ def _with_values(parser: Any, arguments: list[str]) -> list[str]:
     """The arguments, where a yes-or-no option without a value means yes: `--tta`."""
     actions = [action for action in parser._actions if getattr(action, "_typehint", None) is bool]
     switches = {option for action in actions for option in action.option_strings}
-    given = [*arguments[1:], ""]
     return [
         f"{word}=true" if word in switches and value.lower() not in ("true", "false", "yes", "no") else word
-        for word, value in zip(arguments, given, strict=True)
+        for word, value in zip(arguments, [*arguments[1:], ""], strict=False)
     ]
 
 
