@@ -113,12 +113,15 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 def _to_line(done: Done) -> dict[str, Any]:
     a = done.annotation
-    segments = [[s.id, s.category, s.is_thing, s.area, s.score] for s in a.segments]
+    segments = [[s.id, s.category, s.is_thing, s.area, s.score, s.box] for s in a.segments]
     about = {"key": a.key, "file": a.file_name, "image": a.image, "size": [a.height, a.width]}
     return about | {"stamp": done.stamp, "segments": segments}
 
 
 def _from_line(line: Mapping[str, Any]) -> Done:
     height, width = line["size"]
-    segments = tuple(Segment(*values) for values in line["segments"])
+    segments = tuple(
+        Segment(number, category, is_thing, area, score, None if box is None else (box[0], box[1], box[2], box[3]))
+        for number, category, is_thing, area, score, box in line["segments"]
+    )
     return Done(Annotation(line["key"], line["file"], line["image"], height, width, segments), line["stamp"])

@@ -49,7 +49,7 @@ def _eight_bits(array: np.ndarray) -> UInt8[np.ndarray, "h w c"]:
     if array.dtype == np.uint16:
         return (array >> 8).astype(np.uint8)
     if np.issubdtype(array.dtype, np.floating) and array.min() >= 0 and array.max() <= 1:
-        return np.rint(array * 255).astype(np.uint8)
+        return np.asarray(np.rint(array * 255), np.uint8)
     raise ImageError(
         f"an array of type {array.dtype} with values {array.min()} .. {array.max()} is no image; give 8 bits, 16 bits, "
         "or floating point numbers from 0 to 1"

@@ -135,7 +135,7 @@ def _enlarged(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _probabilities(semantic: Tensor, size: tuple[int, int], *, logits: bool) -> Float16[np.ndarray, "k h w"]:
-    """Class probabilities of every pixel at `size` = (width, height), of logits or of what are probabilities already."""
+    """Class probabilities of every pixel at `size` = (width, height), of logits or of probabilities."""
     if semantic.shape[1:] != size[::-1]:
         semantic = functional.interpolate(semantic[None], size[::-1], mode="bilinear", align_corners=False)[0]
     return (semantic.softmax(0) if logits else semantic).half().cpu().numpy()

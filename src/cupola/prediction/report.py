@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from cupola.errors import ImageError
 from cupola.io.coco_panoptic import Annotation, read_map
 from cupola.io.video import VideoReader
-from cupola.prediction.pixels import shrunk
 from cupola.prediction.predictor import Predictor
 from cupola.prediction.sources import ImageSource, Source
 from cupola.prediction.writing import MAPS
@@ -20,8 +21,8 @@ from cupola.visualize import panoptic_overlay
 REPORT_ROWS = 24
 """Images shown, evenly spread; more would make the file too large to open."""
 
-PICTURE_PIXELS = 1 << 18
-"""Pixels of a picture in the report."""
+PICTURE_SIDE = 768
+"""Longest side of a picture in the report [px]; a page shows half of it."""
 
 
 def write_report(
@@ -65,10 +66,19 @@ def _pictures(
         except ImageError:
             continue  # it is gone or has changed since
         overlay = panoptic_overlay(image, read_map(maps, annotation), predictor.classes.colors)
-        rows.append((annotation.key, [shrunk(image, PICTURE_PIXELS), shrunk(overlay, PICTURE_PIXELS)]))
+        rows.append((annotation.key, [_small(image), _small(overlay)]))
     for reader in readers.values():
         reader.close()
     return rows
+
+
+def _small(image: UInt8[np.ndarray, "h w 3"]) -> np.ndarray:
+    height, width = image.shape[:2]
+    scale = PICTURE_SIDE / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _frame(annotation: Annotation, readers: dict[str, VideoReader]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,11 +45,19 @@ Source = ImageSource | VideoSource
 
 
 def unique_keys(paths: Sequence[Path]) -> list[str]:
-    """File stems; where they repeat, as many parent folders before them as it takes."""
-    for depth in range(1, 8):
-        keys = ["_".join((*path.parts[:-1][-depth + 1 :], path.stem)) if depth > 1 else path.stem for path in paths]
-        if len({key.lower() for key in keys}) == len(keys):  # some file systems do not tell A.png from a.png
+    """File stems; where they repeat, with the suffix or as many parent folders before them as it takes."""
+    longest = max((len(path.parts) for path in paths), default=0)
+    stems = Counter((path.parent, path.stem.lower()) for path in paths)
+    names = [f"{p.stem}_{p.suffix[1:]}" if stems[p.parent, p.stem.lower()] > 1 else p.stem for p in paths]
+    keys = [path.stem for path in paths]
+    for parents in range(longest + 1):
+        count = Counter(key.lower() for key in keys)  # some file systems do not tell A.png from a.png
+        repeated = [number for number, key in enumerate(keys) if count[key.lower()] > 1]
+        if not repeated:
             return keys
+        for number in repeated:
+            folders = paths[number].parts[:-1]
+            keys[number] = "_".join((*folders[len(folders) - parents :], names[number]))
     return [f"{number:06d}_{path.stem}" for number, path in enumerate(paths)]
 
 

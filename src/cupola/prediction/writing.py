@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cupola.io import write_rgb
-from cupola.io.coco_panoptic import Annotation, read_map, write_map
+from cupola.io.coco_panoptic import Annotation, read_map, with_boxes, write_map
 from cupola.io.video_stream import VideoOutput
 from cupola.prediction.classes import ClassSystem
 from cupola.prediction.journal import Done, Journal
@@ -84,9 +84,10 @@ class Writer:
             assert frame.done is not None
             panoptic = read_map(self.out / MAPS, frame.done.annotation)
             return frame.done, self._with_legend(panoptic_overlay(frame.image, panoptic, self._classes.colors), None)
-        write_map(self.out / MAPS / f"{frame.key}.png", prediction.segment_ids())
-        height, width = frame.image.shape[:2]
-        annotation = Annotation(frame.key, f"{frame.key}.png", frame.name, height, width, prediction.segments)
+        ids = prediction.segment_ids()
+        write_map(self.out / MAPS / f"{frame.key}.png", ids)
+        segments = with_boxes(ids, prediction.segments)
+        annotation = Annotation(frame.key, f"{frame.key}.png", frame.name, ids.shape[0], ids.shape[1], segments)
         done = Done(annotation, frame.stamp)
         if moving:
             return done, self._with_legend(prediction.overlay(), None)
