@@ -49,13 +49,17 @@ class StreamedFrame:
 class VideoStream:
     """The frames of a video in order. A context manager; raises `ImageError` where the file is no video.
 
-    A video that breaks off ends there, and frames that cannot be decoded are passed over; `complaint` then says so.
+    rate: frames a second, as far as the file says. A video that breaks off ends there, and frames that cannot be
+    decoded are passed over; `complaint` then says so.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._container = open_video(path)
         self._stream = self._container.streams.video[0]
+        self.rate = Fraction(self._stream.average_rate or USUAL_RATE)
+        self._promised = int(self._stream.frames)
+        self._duration = (self._container.duration or 0) / av.time_base
         self._packets = self._damaged = self._decoded = 0
         self._end = 0.0
 
@@ -67,21 +71,9 @@ class VideoStream:
     ) -> None:
         self._container.close()
 
-    @property
-    def rate(self) -> Fraction:
-        """Frames a second, as far as the file says."""
-        return Fraction(self._stream.average_rate or USUAL_RATE)
-
     def count(self) -> int:
         """Number of frames, as the file says; an estimate where it only tells its duration, 0 where it does not."""
-        if self._stream.frames:
-            return int(self._stream.frames)
-        return round(float(self._duration * self.rate))
-
-    @property
-    def _duration(self) -> Fraction:
-        """As the file says [s], 0 where it does not."""
-        return Fraction(int(self._container.duration or 0), av.time_base)
+        return self._promised or round(self._duration * float(self.rate))
 
     def frames(self, every: int = 1) -> Iterator[StreamedFrame]:
         """Every `every`-th frame, from the first."""
@@ -118,11 +110,10 @@ class VideoStream:
     @property
     def complaint(self) -> str | None:
         """What was wrong with the video, once its frames have been read; None where nothing was."""
-        promised = int(self._stream.frames)
-        if promised > self._packets:
-            return f"{self.path} breaks off: {self._decoded} of {promised} frames could be read"
-        if not promised and float(self._duration) > self._end + SHORT_BY:
-            return f"{self.path} breaks off: it ends after {self._end:.1f} of {float(self._duration):.1f} s"
+        if self._promised > self._packets:
+            return f"{self.path} breaks off: {self._decoded} of {self._promised} frames could be read"
+        if not self._promised and self._duration > self._end + SHORT_BY:
+            return f"{self.path} breaks off: it ends after {self._end:.1f} of {self._duration:.1f} s"
         if self._damaged:
             return f"{self.path} is damaged: {self._damaged} of its frames could not be decoded"
         return None
