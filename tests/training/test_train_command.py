@@ -14,14 +14,18 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from training_doubles import write_store
 
 import cupola.training.loop as loop_module
 from cupola.cli import main
 from cupola.errors import ConfigError, DiskError, StoreError, TrainingError
-from cupola.models import PanopticNetwork, load_network, tiny
+from cupola.io import content_hash
+from cupola.models import PanopticNetwork, VitSettings, load_network, tiny
+from cupola.models.vit import VitTrunk
 from cupola.pseudo_labels import LabelStore
 from cupola.runs.metrics import read_metrics
+from cupola.semantics.backbones.settings import VitSizes
 from cupola.training import BootstrapSettings, OptimizerSettings, SelfLabelSettings, train
 from cupola.training.loop import Plan, learning_rate, make_optimizer
 from cupola.training.state import STATE, Progress
@@ -252,3 +256,29 @@ def test_a_run_that_is_in_time_goes_by_its_steps_alone(share, slow_start, at):
     step = round(1000 * at)
     seconds = 50.0 * (share * step / 1000 + slow_start)
     assert plan.share(Progress(step, seconds, "")) == step / 1000
+
+
+def test_a_frozen_trunk_stays_as_it_was(labels, tmp_path):
+    sizes = VitSizes(patch=16, width=16, depth=1, heads=2, grid=4)
+    network = replace(tiny(), trunk=VitSettings("dino_vits16", frozen=True, sizes=sizes))
+    torch.manual_seed(1)
+    weights = VitTrunk(network.trunk).vit.network.state_dict()
+    save_file(weights, tmp_path / "vit.safetensors")
+    plan = replace(SETTINGS, self_labels=SelfLabelSettings(at=()))
+    result = train(
+        labels, out=tmp_path / "net", network=network, backbone=tmp_path / "vit.safetensors", steps=2, settings=plan
+    )
+    learnt, card = load_network(result.out)
+    assert learnt.settings == network
+    trunk = learnt.backbone.bottom_up.vit.network.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in trunk.items())
+    assert card["training"]["backbone"] == {
+        "file": "vit.safetensors",
+        "sha256": content_hash(tmp_path / "vit.safetensors"),
+    }
+
+
+def test_a_frozen_trunk_needs_weights(labels, tmp_path):
+    network = replace(tiny(), trunk=VitSettings(frozen=True))
+    with pytest.raises(ConfigError, match="dino_vitb16 is frozen, so it needs weights: name a file as --backbone"):
+        train(labels, out=tmp_path, network=network, steps=2)
