@@ -103,7 +103,7 @@ def _parse(verb: str, command: Any, arguments: list[str], presets: Any = None) -
         if not action.option_strings and get_origin(hint) is list:
             action._typehint, action.nargs, action.metavar = get_args(hint)[0], "+", action.dest.upper()
     try:
-        values = parser.instantiate_classes(parser.parse_args(arguments))
+        values = parser.instantiate_classes(parser.parse_args(_with_values(parser, arguments)))
     except ArgumentError as error:
         raise _explained(verb, parser, error) from error
     return {
@@ -120,6 +120,16 @@ def _optional_positionals(command: Any) -> set[str]:
         for name, parameter in signature(command).parameters.items()
         if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD and parameter.default is not Parameter.empty
     }
+
+
+def _with_values(parser: Any, arguments: list[str]) -> list[str]:
+    """The arguments, where a yes-or-no option without a value means yes: `--tta`."""
+    actions = [action for action in parser._actions if getattr(action, "_typehint", None) is bool]
+    switches = {option for action in actions for option in action.option_strings}
+    return [
+        f"{word}=true" if word in switches and value.lower() not in ("true", "false", "yes", "no") else word
+        for word, value in zip(arguments, [*arguments[1:], ""], strict=False)
+    ]
 
 
 def _explained(verb: str, parser: Any, error: Exception) -> Exception:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
+from cupola.devices import pick_device
 from cupola.diagnosis import installed_versions
-from cupola.errors import ConfigError, StoreError
+from cupola.errors import CheckpointError, ConfigError, StoreError
 from cupola.finetuning.adapting import adapted, class_names, class_order, knows, untrained
 from cupola.finetuning.annotated import Annotated, open_annotated
 from cupola.finetuning.curve_report import write_curve_report
@@ -17,9 +20,18 @@ from cupola.finetuning.scored import Figures, Spread, Tuned, judge, require_same
 from cupola.finetuning.subsets import draw_subset, read_list
 from cupola.finetuning.task import Trainable, TruthTask, truth_data
 from cupola.io import content_hash, write_json
-from cupola.models import PRESETS, PanopticNetwork, load_network, save_network
-from cupola.models.checkpoint import CARD, WEIGHTS
-from cupola.prediction import load
+from cupola.models import (
+    PRESETS,
+    NetworkSettings,
+    PanopticNetwork,
+    load_backbone_weights,
+    load_network,
+    save_network,
+)
+from cupola.models.architectures import architecture_of
+from cupola.models.checkpoint import CARD
+from cupola.prediction import Predictor
+from cupola.prediction.classes import class_system
 from cupola.runs.directory import claim
 from cupola.training import AugmentSettings, CopyPasteSettings, OptimizerSettings
 from cupola.training.bootstrap import Device, Precision, make_fabric
@@ -27,10 +39,11 @@ from cupola.training.data import require_same_data
 from cupola.training.loop import Plan, run_training
 from cupola.training.sampler import BatchSettings
 from cupola.training.state import remove_state
+from cupola.weights import find_network
 
 RESULT, EVALUATION, REPORT, BEFORE = "result.json", "evaluation.json", "report.html", "before.json"
 
-MAY_DIFFER = ("model", "data", "validate", "out", "images", "subsets", "subset", "keys", "device")
+MAY_DIFFER = ("model", "data", "backbone", "validate", "out", "images", "subsets", "subset", "keys", "device")
 """Arguments that may change between two parts of a run: the content of network and images is compared instead of their
 place, and more sizes or subsets may be added."""
 
@@ -90,6 +103,7 @@ def finetune(
     data: Path,
     *,
     out: Path,
+    backbone: Path | None = None,
     validate: Path | None = None,
     images: int | list[int] | None = None,
     subsets: int = 1,
@@ -110,9 +124,11 @@ def finetune(
     stopped; further sizes and subsets are added to what is there.
 
     Args:
-        model: directory of a network, or `small`, `tiny` or `paper` for an untrained one.
+        model: a network as `cupola predict --model` takes it, or the name of an untrained one (`cupola train
+            --network`), such as paper.
         data: annotated images: a data set with truth, or a folder with panoptic.json, panoptic/ and images/.
         out: directory for the networks, result.json and report.html.
+        backbone: file of weights that the trunk of an untrained network starts from (`cupola train --backbone`).
         validate: annotated images to score the networks on; class by class, without any matching.
         images: how many images to learn from, one number or several ([5,20,60]); by default all.
         subsets: so many disjoint subsets of each size, a network each; result.json tells mean and spread.
@@ -138,11 +154,11 @@ def finetune(
     if steps < 1:
         raise ConfigError(f"training needs at least one step, not {steps}")
     arguments = {
-        "model": model, "data": data, "out": out, "validate": validate, "images": images, "subsets": subsets,
+        "model": model, "data": data, "out": out, "backbone": backbone, "validate": validate, "images": images, "subsets": subsets,
         "subset": subset, "keys": keys, "trainable": trainable, "classes": classes, "layout": layout, "scale": scale,
         "steps": steps, "settings": settings, "seed": seed, "device": device,
     }  # fmt: skip
-    source = _Source.open(model, trainable)
+    source = _Source.open(model, backbone, trainable)
     train = open_annotated(data, layout, scale, classes)
     judged = None if validate is None else open_annotated(validate, layout, scale, classes)
     if judged is not None:
@@ -157,30 +173,55 @@ def finetune(
 
 @dataclass(frozen=True)
 class _Source:
-    """The network to begin with. directory: None for an untrained one, of which name is the preset; stamp: tells it
-    from others."""
+    """The network to begin with. settings: of an untrained one, which has no predictor; backbone: file of weights for
+    its trunk; stamp: tells it from others."""
 
-    directory: Path | None
     name: str
+    predictor: Predictor | None
+    card: Mapping[str, Any]
+    settings: NetworkSettings | None
+    backbone: Path | None
     stamp: str
 
     @staticmethod
-    def open(model: Path, trainable: Trainable) -> _Source:
-        if (model / CARD).is_file() or str(model) not in PRESETS:
-            load_network(model)  # its errors come before any work
-            return _Source(model, str(model), content_hash(model / WEIGHTS))
-        if trainable == "heads":
-            raise ConfigError(
-                f"{model} is an untrained network, in which there is nothing worth freezing; add --trainable all, or "
-                "name the directory of a trained network"
+    def open(model: Path, backbone: Path | None, trainable: Trainable) -> _Source:
+        """Raises `CheckpointError` where it is no network that can be fine-tuned, `ConfigError` where the arguments
+        contradict each other."""
+        name = str(model)
+        if name in PRESETS and not model.exists():
+            if trainable == "heads":
+                raise ConfigError(
+                    f"{name} is an untrained network, in which there is nothing worth freezing; add --trainable all, "
+                    "or name a trained network"
+                )
+            stamp = "" if backbone is None else content_hash(_existing(backbone))
+            return _Source(name, None, {}, PRESETS[name](), backbone, f"{name} {stamp}")
+        if backbone is not None:
+            raise ConfigError(f"--backbone is for an untrained network; {name} has a trunk already")
+        network, card = find_network(model)
+        if not isinstance(network, PanopticNetwork):
+            raise CheckpointError(
+                f"{name} is of the architecture {architecture_of(network.settings)}; only a cascade can be fine-tuned"
             )
-        return _Source(None, str(model), str(model))
+        predictor = Predictor(network, class_system(card), torch.device("cpu"))
+        return _Source(name, predictor, card, None, None, predictor.fingerprint())
 
     def network(self, train: Annotated, seed: int) -> PanopticNetwork:
         """Made ready for the classes of the truth."""
-        if self.directory is None:
-            return untrained(PRESETS[self.name](), train.taxonomy, seed)
-        return adapted(*load_network(self.directory), train.taxonomy, seed)
+        if self.predictor is not None:
+            assert isinstance(self.predictor.network, PanopticNetwork)
+            return adapted(self.predictor.network, self.card, train.taxonomy, seed)
+        assert self.settings is not None
+        new = untrained(self.settings, train.taxonomy, seed)
+        if self.backbone is not None:
+            load_backbone_weights(new, self.backbone)
+        return new
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; give --backbone the file of a trunk's weights (docs/weights.md)")
+    return path
 
 
 def _choices(
@@ -226,7 +267,8 @@ class _Run:
 
     def before(self) -> Figures | None:
         """How good the network is as it comes; None where it is untrained or there is nothing to validate on."""
-        return None if self.source.directory is None else self._scored(self.source.directory, self.out / BEFORE)
+        predictor = self.source.predictor
+        return None if predictor is None else self._scored(predictor, self.source.card, self.out / BEFORE)
 
     def network(self, choice: _Choice) -> Tuned:
         """Trains (or finds) one network and scores it."""
@@ -241,7 +283,9 @@ class _Run:
             require_same_data(path, load_network(path)[1]["training"]["fingerprint"], task.fingerprint)
         else:
             self._train(path, choice, task)
-        return Tuned(path, len(choice.keys), choice.subset, self._scored(path, path / EVALUATION))
+        network, card = load_network(path)
+        predictor = Predictor(network, class_system(card), torch.device("cpu"))
+        return Tuned(path, len(choice.keys), choice.subset, self._scored(predictor, card, path / EVALUATION))
 
     def _train(self, path: Path, choice: _Choice, task: TruthTask) -> None:
         fabric = make_fabric(self.device, self.settings.precision)
@@ -264,12 +308,12 @@ class _Run:
         save_network(path, model, {"things": things, "stuff": stuff, "class_names": names, "training": facts})
         remove_state(path)
 
-    def _scored(self, network: Path, path: Path) -> Figures | None:
-        """Figures of a network, kept in `path` with the images that they are of. Raises `StoreError` where they cannot
-        be read back."""
+    def _scored(self, predictor: Predictor, card: Mapping[str, Any], path: Path) -> Figures | None:
+        """Figures of a network, kept in `path` with what they are of. Raises `StoreError` where they cannot be read
+        back."""
         if self.validate is None:
             return None
-        stamp = [content_hash(network / WEIGHTS), str(self.validate.path.resolve()), list(self.validate.keys)]
+        stamp = [predictor.fingerprint(), str(self.validate.path.resolve()), list(self.validate.keys)]
         if path.is_file():
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
@@ -277,9 +321,10 @@ class _Run:
                     return Figures.of(content)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise StoreError(f"{path} is damaged ({error}); delete it and run the same command again") from error
-        matched = not knows(load_network(network)[1], self.validate.taxonomy)
-        content = judge(load(network, device=self.device), self.validate, matched=matched).to_dict()
-        write_json(path, {"of": stamp, "network": str(network)} | content)
+        place = pick_device(self.device)
+        there = replace(predictor, network=predictor.network.to(place), device=place)
+        content = judge(there, self.validate, matched=not knows(card, self.validate.taxonomy)).to_dict()
+        write_json(path, {"of": stamp} | content)
         return Figures.of(content)
 
 
@@ -311,7 +356,7 @@ def _finish(run: _Run, networks: Sequence[Tuned], before: Figures | None) -> Fin
     }
     write_json(run.out / RESULT, content)
     if report is not None and run.validate is not None:
-        write_curve_report(report, result.networks, before, pq, run.validate, run.source.directory, _facts(run))
+        write_curve_report(report, result.networks, before, pq, run.validate, run.source.predictor, _facts(run))
     return result
 
 

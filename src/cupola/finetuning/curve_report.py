@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from cupola.finetuning.annotated import Annotated
 from cupola.finetuning.scored import Figures, Spread, Tuned
-from cupola.prediction import load
+from cupola.prediction import Predictor, load
 from cupola.report import Figure, Gallery, Page, Table, picture_of, write_page
 from cupola.visualize import panoptic_overlay
 
@@ -26,10 +26,10 @@ def write_curve_report(
     before: Figures | None,
     pq: Mapping[int, Spread],
     validate: Annotated,
-    source: Path | None,
+    source: Predictor | None,
     facts: Mapping[str, str],
 ) -> None:
-    """Writes the HTML report. source: directory of the network before. Raises `DiskError`, `ImageError`."""
+    """Writes the HTML report. source: the network before. Raises `DiskError`, `ImageError`."""
     most = max(pq)
     best = pq[most]
     lead = f"With {most} annotated images PQ is {_percent(best.mean)}" + (
@@ -80,7 +80,7 @@ def _table(networks: Sequence[Tuned], before: Figures | None) -> Table:
     return Table("Figures", ["", "PQ", "SQ", "RQ", "things", "stuff", "mIoU"], rows, note)
 
 
-def _gallery(validate: Annotated, source: Path | None, tuned: Path) -> Gallery:
+def _gallery(validate: Annotated, source: Predictor | None, tuned: Path) -> Gallery:
     """Images with what the network said before and says now, beside the truth."""
     places = {int(place) for place in np.linspace(0, len(validate.keys) - 1, min(SHOWN, len(validate.keys))).round()}
     keys = [validate.keys[place] for place in sorted(places)]
@@ -88,7 +88,7 @@ def _gallery(validate: Annotated, source: Path | None, tuned: Path) -> Gallery:
     colors = validate.taxonomy.colors
     columns: list[list[np.ndarray | None]] = [list(images)]
     if source is not None:
-        columns.append([prediction.overlay() for prediction in load(source).batch(images)])
+        columns.append([prediction.overlay() for prediction in source.batch(images)])
     tuned_maps = [prediction.panoptic for prediction in load(tuned).batch(images)]
     columns.append([panoptic_overlay(image, found, colors) for image, found in zip(images, tuned_maps, strict=True)])
     columns.append([panoptic_overlay(image, truth, colors) for image, truth in zip(images, truths, strict=True)])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cupola.finetuning.adapting import class_order
 from cupola.finetuning.annotated import Annotated
-from cupola.models import PanopticNetwork
+from cupola.models import PanopticModel, PanopticNetwork
 from cupola.progress import progress
 from cupola.training.data import CACHE_BYTES, TrainingData
 from cupola.training.sampler import Batches, BatchSettings
@@ -70,30 +70,31 @@ class TruthTask:
         """Of images, truth and the network before."""
         return hashlib.sha256(f"{self.data.fingerprint} {self.source}".encode()).hexdigest()
 
-    def parameters(self, network: PanopticNetwork) -> Iterable[tuple[str, nn.Parameter]]:
+    def parameters(self, network: PanopticModel) -> Iterable[tuple[str, nn.Parameter]]:
         """Those of the heads, the region proposals among them, or all."""
         named = network.named_parameters()
         return named if self.trainable == "all" else ((n, p) for n, p in named if not n.startswith(FROZEN))
 
-    def train_mode(self, network: PanopticNetwork) -> None:
+    def train_mode(self, network: PanopticModel) -> None:
         """A frozen trunk keeps the statistics of its norms as well."""
         network.train()
         if self.trainable == "heads":
+            assert isinstance(network, PanopticNetwork)
             network.backbone.eval()
 
     def batches(self) -> AbstractContextManager[Batches]:
         """Random views, image and truth in one transform (N48)."""
         return Batches(self.data, self.settings)
 
-    def before_step(self, step: int, share: float, network: PanopticNetwork) -> None:
+    def before_step(self, step: int, share: float, network: PanopticModel) -> None:
         """Nothing."""
 
-    def after_step(self, step: int, network: PanopticNetwork) -> None:
+    def after_step(self, step: int, network: PanopticModel) -> None:
         """Nothing."""
 
     def state(self) -> Mapping[str, Tensor]:
         """Nothing but the weights is needed."""
         return {}
 
-    def restore(self, state: Mapping[str, Tensor], network: PanopticNetwork) -> None:
+    def restore(self, state: Mapping[str, Tensor], network: PanopticModel) -> None:
         """Nothing."""
