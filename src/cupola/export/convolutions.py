@@ -103,7 +103,7 @@ def _add(
         torch.onnx.export(
             module.eval(),
             (example,),
-            file,
+            file,  # type: ignore[arg-type]  # this exporter also takes a file in memory
             dynamo=False,
             opset_version=OPSET,
             input_names=["input"],
