@@ -1,6 +1,6 @@
 """Time of an exported network in onnxruntime against torch, in one run.
 
-python benchmarks/onnx.py [--preset paper] [--size 640 1280] [--objects 60] [--threads 2] [--repeats 5]
+python benchmarks/onnx_network.py [--preset paper] [--size 640 1280] [--objects 60] [--threads 2] [--repeats 5]
 
 A random network on a random picture, with the score threshold at which torch finds so many objects (whether they are
 right makes no difference to the work). The ways take turns, so that other load meets all of them; the least time is
