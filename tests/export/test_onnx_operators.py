@@ -48,9 +48,10 @@ def random_boxes(generator, count, size):
     """Boxes partly outside an image of (height, width), some empty, in pairs that overlap much."""
     height, width = size
     corner = generator.uniform(-10, (width, height), (count, 2))
-    side = generator.uniform(-1, (width / 2, height / 2), (count, 2))
+    side = generator.uniform(-1, (width / 2, height / 2), (count, 2)).clip(0)
     boxes = np.concatenate((corner, corner + side), 1)
     boxes[1::2] = boxes[: len(boxes[1::2])] + generator.uniform(-2, 2, (len(boxes[1::2]), 4))
+    boxes[:, 2:] = np.maximum(boxes[:, :2], boxes[:, 2:])
     return boxes.astype(np.float32)
 
 
@@ -214,8 +215,6 @@ def proposing():
         values = list(rest.values())
         return [regions.proposals(op, values[:4], values[4:8], values[8:], limits, rule)]
 
-    kinds = {"limits": 1}
-    kinds |= {
-        f"{kind}{level}": axes for kind, axes in (("feature", 4), ("logit", 1), ("delta", 2)) for level in range(4)
-    }
+    axes_of = {"feature": 4, "logit": 1, "delta": 2}
+    kinds = {"limits": 1} | {f"{kind}{level}": axes for kind, axes in axes_of.items() for level in range(4)}
     return session_of(build, **{name: (np.float32, axes) for name, axes in kinds.items()}), network
