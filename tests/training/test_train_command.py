@@ -49,7 +49,10 @@ def whole(labels, tmp_path_factory):
 
 
 def losses(out: Path) -> list[dict[str, float]]:
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in read_metrics(out)]
+    return [
+        {name: value for name, value in line.items() if name not in ("seconds", "waiting")}
+        for line in read_metrics(out)
+    ]
 
 
 def test_what_it_writes(whole, labels):
@@ -66,7 +69,11 @@ def test_what_it_writes(whole, labels):
     assert facts["versions"]["torch"] == torch.__version__ or facts["versions"]["torch"] in torch.__version__
     assert [line["step"] for line in read_metrics(whole.out)] == list(range(1, STEPS + 1))
     for line in read_metrics(whole.out):
-        parts = {n: v for n, v in line.items() if n not in ("step", "loss", "gradient", "learning_rate", "seconds")}
+        parts = {
+            n: v
+            for n, v in line.items()
+            if n not in ("step", "loss", "gradient", "learning_rate", "seconds", "waiting")
+        }
         assert sum(parts.values()) == pytest.approx(line["loss"], rel=1e-5)
         assert set(parts) == {"semantic", "rpn_objectness", "rpn_box", "stage0_class", "stage0_box", "mask"}
     config = yaml.safe_load((whole.out / "config.yaml").read_text())
