@@ -164,29 +164,21 @@ def train(
         raise ConfigError(f"training needs at least one step, not {steps}")
     if time_limit is not None and not time_limit > 0:
         raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
-<<<<<<< HEAD
     shape = PRESETS[network]() if isinstance(network, str) else network
     trunk = shape.trunk
     if backbone is None and isinstance(trunk, VitSettings) and trunk.frozen:
         raise ConfigError(f"the trunk {trunk.architecture} is frozen, so it needs weights: name a file as --backbone")
-=======
     if validate_every < 1 or pictures < 0:
         raise ConfigError(f"validate_every must be at least 1 and pictures 0, not {validate_every} and {pictures}")
     require_log(log)
->>>>>>> loop
     fabric = make_fabric(device, settings.precision)
     require_equal_shares(settings.batch, fabric.world_size, settings.accumulate)
     store = LabelStore.open(labels)
     with main_first(fabric):
         claim(
-<<<<<<< HEAD
             out, MAY_DIFFER, labels=labels, out=out, network=network, backbone=backbone, steps=steps,
-            settings=settings, seed=seed, device=device, time_limit=time_limit,
-=======
-            out, MAY_DIFFER, labels=labels, out=out, network=network, backbone=backbone, steps=steps,
-            settings=settings, seed=seed, device=device, time_limit=time_limit, validate=validate, validate_every=validate_every, pictures=pictures,
-            log=log,
->>>>>>> loop
+            settings=settings, seed=seed, device=device, time_limit=time_limit, validate=validate,
+            validate_every=validate_every, pictures=pictures, log=log,
         )  # fmt: skip
     paste = settings.copy_paste
     data = load_data(

@@ -157,9 +157,6 @@ def learning_rate(step: int, share: float, settings: OptimizerSettings) -> float
     return settings.learning_rate * warm * cosine
 
 
-<<<<<<< HEAD
-def run_training(fabric: Fabric, network: PanopticModel, task: Task, out: Path, plan: Plan) -> Progress:
-=======
 def run_training(
     fabric: Fabric,
     network: PanopticModel,
@@ -169,7 +166,6 @@ def run_training(
     observers: Sequence[Observer] = (),
     log: Log = "none",
 ) -> Progress:
->>>>>>> loop
     """Trains `network` in place, going on where `out` has a state. Returns how far it came.
 
     observers: watch it after each step; log: where its measures go beside metrics.jsonl. All processes call it; the
