@@ -149,6 +149,7 @@ class PanopticNetwork(nn.Module):
                 masks,
                 objects.scores,
                 objects.classes,
+                objects.boxes,
                 score_threshold=score_threshold if merge_threshold is None else merge_threshold,
                 overlap=merge.overlap if overlap is None else overlap,
                 stuff_area=float(least if stuff_area is None else stuff_area),
