@@ -92,7 +92,7 @@ def network_rows(batch: Callable[[int], Batch], preset: str, repeats: int) -> di
     """A whole training step without making its batch, and saving a state."""
     torch.manual_seed(0)
     network = PanopticNetwork(PRESETS[preset](), THINGS, STUFF).train()
-    optimizer = make_optimizer(network, BootstrapSettings().optimizer)
+    optimizer = make_optimizer(network, network.named_parameters(), BootstrapSettings().optimizer)
 
     def step(number: int) -> None:
         made = batches[number]
@@ -106,7 +106,7 @@ def network_rows(batch: Callable[[int], Batch], preset: str, repeats: int) -> di
     rows = {f"step of network {preset}": measure(step, repeats)}
     with tempfile.TemporaryDirectory() as out:
         rows["state saved"] = measure(
-            lambda number: save_state(Path(out), network, optimizer, Progress(number, 0.0, 0, "")), min(repeats, 5)
+            lambda number: save_state(Path(out), network, optimizer, Progress(number, 0.0, ""), {}), min(repeats, 5)
         )
     return rows
 

@@ -9,22 +9,26 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from training_doubles import write_store
 
 import cupola.training.loop as loop_module
 from cupola.cli import main
 from cupola.errors import ConfigError, DiskError, StoreError, TrainingError
-from cupola.models import PanopticNetwork, load_network, tiny
+from cupola.io import content_hash
+from cupola.models import LossPart, PanopticNetwork, VitSettings, load_network, tiny
+from cupola.models.vit import VitTrunk
 from cupola.pseudo_labels import LabelStore
 from cupola.runs.metrics import read_metrics
+from cupola.semantics.backbones.settings import VitSizes
 from cupola.training import BootstrapSettings, OptimizerSettings, SelfLabelSettings, train
 from cupola.training.loop import Plan, learning_rate, make_optimizer
-from cupola.training.sampler import BatchSettings
 from cupola.training.state import STATE, Progress
 
 SETTINGS = BootstrapSettings(batch=2, saving_share=1e9, self_labels=SelfLabelSettings(score=0.26))
@@ -143,18 +147,29 @@ def test_a_signal_finishes_the_step_and_saves(labels, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(labels, tmp_path, monkeypatch):
-    real, calls = PanopticNetwork.losses, []
+    real, calls = PanopticNetwork.loss_parts, []
 
     def broken(self, images, targets, generator):
         calls.append(0)
         found = real(self, images, targets, generator)
-        return found | {"mask": found["mask"] * float("nan")} if len(calls) == 3 else found
+        return found | {"mask": LossPart(found["mask"].mean * float("nan"), 1)} if len(calls) == 3 else found
 
-    monkeypatch.setattr(PanopticNetwork, "losses", broken)
-    with pytest.raises(TrainingError, match=r"loss mask is not finite at step 3 \(frames 00000\d, 00000\d\)"):
+    monkeypatch.setattr(PanopticNetwork, "loss_parts", broken)
+    message = r"loss mask is not finite at step 3 \(frames 00000\d, 00000\d\); the batch is in .*nonfinite\.npz"
+    with pytest.raises(TrainingError, match=message):
         train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
     assert len(read_metrics(tmp_path)) == 2
     assert (tmp_path / STATE).is_file()
+    with np.load(tmp_path / "nonfinite.npz", allow_pickle=False) as file:
+        report = json.loads(str(file["report"]))
+        assert report["step"] == 3
+        assert report["values"]["mask"] == "nan"
+        assert report["values"]["semantic"] > 0
+        assert len(report["keys"]) == 2
+        height, width = file["semantic_1"].shape
+        assert file["image_1"].shape == (3, height, width)
+        assert file["masks_1"].shape == (len(file["boxes_1"]), height, width)
+        assert {f"{name}_0" for name in ("image", "semantic", "masks", "boxes", "classes", "ignore")} <= set(file)
 
 
 def test_a_full_disk_is_said_and_the_earlier_state_kept(labels, tmp_path, monkeypatch):
@@ -216,7 +231,9 @@ def test_command_line(labels, tmp_path, capsys):
 
 def test_optimizer_does_not_decay_norms():
     network = PanopticNetwork(tiny(), 2, 3)
-    decayed, plain = make_optimizer(network, OptimizerSettings(weight_decay=0.5)).param_groups
+    decayed, plain = make_optimizer(
+        network, network.named_parameters(), OptimizerSettings(weight_decay=0.5)
+    ).param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
     norms = {id(p) for n, p in network.named_parameters() if ".norm." in n}
     assert norms
@@ -236,20 +253,44 @@ def test_learning_rate_rises_then_falls():
 
 
 def test_share_of_a_run_goes_by_steps_or_time():
-    batches = BatchSettings(1, (32, 32), 0, BootstrapSettings().augment, BootstrapSettings().copy_paste)
-    plan = Plan(100, 50.0, 1.0, batches, OptimizerSettings(), SelfLabelSettings(at=(0.25, 0.5)))
-    assert plan.share(Progress(10, 2.0, 0, "")) == 0.1
-    assert plan.share(Progress(10, 25.0, 0, "")) == pytest.approx(0.4 / 0.9)
-    assert plan.share(Progress(10, 50.0, 0, "")) == 1
-    assert plan.rounds_due(Progress(10, 30.0, 0, "")) == 2
-    assert plan.rounds_due(Progress(30, 1.0, 0, "")) == 1
+    plan = Plan(100, 50.0, 1.0, 0, OptimizerSettings())
+    assert plan.share(Progress(10, 2.0, "")) == 0.1
+    assert plan.share(Progress(10, 25.0, "")) == pytest.approx(0.4 / 0.9)
+    assert plan.share(Progress(10, 50.0, "")) == 1
+    settings = SelfLabelSettings(at=(0.25, 0.5))
+    assert [settings.rounds_due(share) for share in (0.0, 0.24, 0.25, 0.4, 0.5, 1.0)] == [0, 0, 1, 1, 2, 2]
 
 
 @given(share=st.floats(0, 0.9), slow_start=st.floats(0, 0.1), at=st.floats(0, 1))
 def test_a_run_that_is_in_time_goes_by_its_steps_alone(share, slow_start, at):
     """share: of the limit that its steps need; slow_start: of the limit, lost on the first step."""
-    batches = BatchSettings(1, (32, 32), 0, BootstrapSettings().augment, BootstrapSettings().copy_paste)
-    plan = Plan(1000, 50.0, 1.0, batches, OptimizerSettings(), SelfLabelSettings())
+    plan = Plan(1000, 50.0, 1.0, 0, OptimizerSettings())
     step = round(1000 * at)
     seconds = 50.0 * (share * step / 1000 + slow_start)
-    assert plan.share(Progress(step, seconds, 0, "")) == step / 1000
+    assert plan.share(Progress(step, seconds, "")) == step / 1000
+
+
+def test_a_frozen_trunk_stays_as_it_was(labels, tmp_path):
+    sizes = VitSizes(patch=16, width=16, depth=1, heads=2, grid=4)
+    network = replace(tiny(), trunk=VitSettings("dino_vits16", frozen=True, sizes=sizes))
+    torch.manual_seed(1)
+    weights = VitTrunk(network.trunk).vit.network.state_dict()
+    save_file(weights, tmp_path / "vit.safetensors")
+    plan = replace(SETTINGS, self_labels=SelfLabelSettings(at=()))
+    result = train(
+        labels, out=tmp_path / "net", network=network, backbone=tmp_path / "vit.safetensors", steps=2, settings=plan
+    )
+    learnt, card = load_network(result.out)
+    assert learnt.settings == network
+    trunk = learnt.backbone.bottom_up.vit.network.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in trunk.items())
+    assert card["training"]["backbone"] == {
+        "file": "vit.safetensors",
+        "sha256": content_hash(tmp_path / "vit.safetensors"),
+    }
+
+
+def test_a_frozen_trunk_needs_weights(labels, tmp_path):
+    network = replace(tiny(), trunk=VitSettings(frozen=True))
+    with pytest.raises(ConfigError, match="dino_vitb16 is frozen, so it needs weights: name a file as --backbone"):
+        train(labels, out=tmp_path, network=network, steps=2)

@@ -3,24 +3,44 @@
 `PanopticNetwork(small(), num_things, num_stuff)` gives losses in training and panoptic maps in prediction.
 """
 
+from cupola.models.architectures import PRESETS, ModelSettings, PresetName, build_network
+from cupola.models.backbone_files import BackboneReport, load_backbone_weights
 from cupola.models.boxes import boxes_of_masks
 from cupola.models.checkpoint import load_network, save_network
+from cupola.models.hub import PretrainedNetwork
+from cupola.models.interface import PanopticModel
 from cupola.models.panoptic import PanopticNetwork
-from cupola.models.records import IGNORE, SOME_THING, NetworkPrediction, Target
-from cupola.models.settings import PRESETS, NetworkSettings, paper, small, tiny
+from cupola.models.published import Published, read_published
+from cupola.models.records import IGNORE, SOME_THING, LossPart, NetworkPrediction, Target
+from cupola.models.settings import NetworkSettings, VitSettings, paper, small, tiny, vit_b
+from cupola.models.views import ViewSettings, predict_views
 
 __all__ = [
     "IGNORE",
     "PRESETS",
     "SOME_THING",
+    "BackboneReport",
+    "LossPart",
+    "ModelSettings",
     "NetworkPrediction",
     "NetworkSettings",
+    "PanopticModel",
     "PanopticNetwork",
+    "PresetName",
+    "PretrainedNetwork",
+    "Published",
     "Target",
+    "ViewSettings",
+    "VitSettings",
     "boxes_of_masks",
+    "build_network",
+    "load_backbone_weights",
     "load_network",
     "paper",
+    "predict_views",
+    "read_published",
     "save_network",
     "small",
     "tiny",
+    "vit_b",
 ]

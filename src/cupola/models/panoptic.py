@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cupola.models.boxes import clip_boxes, has_area, integral_image
+from cupola.models.boxes import clip_boxes, has_area, integral_image, one_each
 from cupola.models.cascade import RoiHeads, Sizes
-from cupola.models.fpn import FeaturePyramid
+from cupola.models.fpn import make_pyramid
+from cupola.models.interface import PanopticModel
 from cupola.models.layers import upsample
 from cupola.models.losses import semantic_loss as pixel_loss
 from cupola.models.mask_head import paste_masks
 from cupola.models.merge import merge_panoptic
-from cupola.models.records import IGNORE, Detections, NetworkPrediction, Target
+from cupola.models.records import IGNORE, Detections, LossPart, NetworkPrediction, Target
 from cupola.models.rpn import RegionProposalNetwork
 from cupola.models.semantic_head import STRIDE, SemanticHead
-from cupola.models.settings import NetworkSettings
+from cupola.models.settings import MergeSettings, NetworkSettings
 
 MEAN = (0.485, 0.456, 0.406)
 """Mean colour, RGB in [0, 1] (spec-network 1.2)."""
@@ -31,17 +33,21 @@ DEVIATION = (0.229, 0.224, 0.225)
 DIVISOR = 32
 """Sides of the padded batch are multiples of this [px] (spec-network 1.2)."""
 
+ENLARGED = 1 << 21
+"""Pixels of the largest image that is enlarged to have enough rows: those of a Cityscapes frame."""
+
 MIN_SIDE = 1.0
 """Objects with a shorter side are left out of the losses [px] (spec-network N4)."""
 
 
-class PanopticNetwork(nn.Module):
+class PanopticNetwork(PanopticModel):
     """Images to panoptic maps; parameters carry the published names (spec-network 1.13).
 
     num_things, num_stuff: thing and stuff pseudo classes (T, S). With T = 0 there are no proposals and no region heads,
     and only the semantic head learns.
     """
 
+    settings: NetworkSettings
     mean: Tensor
     deviation: Tensor
 
@@ -55,7 +61,7 @@ class PanopticNetwork(nn.Module):
         channels = settings.fpn_channels
         light = settings.separable
         with_p6 = len(settings.rpn.sizes) == 5
-        self.backbone = FeaturePyramid(settings.trunk, channels, with_p6=with_p6, separable=light)
+        self.backbone = make_pyramid(settings.trunk, channels, with_p6=with_p6, separable=light)
         self.sem_seg_head = SemanticHead(channels, num_stuff, settings.semantic, separable=light)
         if num_things:
             self.proposal_generator = RegionProposalNetwork(channels, settings.rpn, separable=light)
@@ -63,6 +69,11 @@ class PanopticNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).reshape(3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The ResNet or the transformer below the pyramid."""
+        return self.backbone.bottom_up
 
     def batch(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> Float[Tensor, "b 3 h w"]:
         """Images in [0, 1], normalised, then padded with zeros at right and bottom to the largest and to a multiple of
@@ -76,18 +87,15 @@ class PanopticNetwork(nn.Module):
             row[:, : image.shape[1], : image.shape[2]] = (image.to(self.mean.device) - self.mean) / self.deviation
         return padded
 
-    def losses(
+    def loss_parts(
         self, images: Sequence[Float[Tensor, "3 _ _"]], targets: Sequence[Target], generator: torch.Generator
-    ) -> dict[str, Float[Tensor, ""]]:
-        """The losses of a batch; their weights are in them, so the total is their sum (spec-network 2.7).
-
-        images: RGB in [0, 1], of any sizes; targets: of the same sizes, on the network's device; generator: source of
-        all random choices (anchors, regions). Returns `semantic` and, with T > 0, `rpn_objectness`, `rpn_box`,
-        `stage<k>_class`, `stage<k>_box` of each stage and `mask`.
-        """
+    ) -> dict[str, LossPart]:
+        """See `PanopticModel`. `semantic` and, with T > 0, `rpn_objectness`, `rpn_box`, `stage<k>_class`,
+        `stage<k>_box` of each stage and `mask`."""
         sizes: Sizes = [(image.shape[1], image.shape[2]) for image in images]
         features = self.backbone(self.batch(images))
-        losses = {"semantic": self.semantic_loss(features, targets, generator)}
+        generators = one_each(generator, len(images))
+        losses = {"semantic": self.semantic_loss(features, targets, generators)}
         if not self.num_things:
             return losses
         objects = [_with_area(target) for target in targets]
@@ -95,15 +103,17 @@ class PanopticNetwork(nn.Module):
         anchors = self.proposal_generator.anchors(features)
         logits, deltas = self.proposal_generator.rpn_head(features)
         losses |= self.proposal_generator.losses(
-            anchors, logits, deltas, objects, integrals, self.settings.negatives, generator
+            anchors, logits, deltas, objects, integrals, self.settings.negatives, generators
         )
         proposals = self.proposal_generator.proposals(anchors, logits, deltas, sizes)
         boxes = [box for box, _ in proposals]
-        return losses | self.roi_heads.losses(features, boxes, objects, sizes, integrals, generator)
+        return losses | self.roi_heads.losses(features, boxes, objects, sizes, integrals, generators)
 
-    def semantic_loss(self, features: list[Tensor], targets: Sequence[Target], generator: torch.Generator) -> Tensor:
+    def semantic_loss(
+        self, features: list[Tensor], targets: Sequence[Target], generators: Sequence[torch.Generator]
+    ) -> LossPart:
         """Weighted cross-entropy of the semantic head. At a loss stride of n, one pixel of every n x n is compared,
-        at an offset drawn for the whole batch."""
+        at an offset drawn for each image from its generator."""
         settings = self.settings.semantic
         logits = upsample(self.sem_seg_head(features).float(), STRIDE // settings.loss_stride)
         stride = settings.loss_stride
@@ -111,8 +121,9 @@ class PanopticNetwork(nn.Module):
         wanted = torch.full((len(targets), height, width), IGNORE, dtype=torch.int64, device=logits.device)
         for row, target in zip(wanted, targets, strict=True):
             row[: target.semantic.shape[0], : target.semantic.shape[1]] = target.semantic
-        y, x = torch.randint(stride, (2,), generator=generator, device=generator.device).tolist()
-        return settings.loss_weight * pixel_loss(logits, wanted[:, y::stride, x::stride])
+        offsets = [torch.randint(stride, (2,), generator=generator).tolist() for generator in generators]
+        wanted = torch.stack([row[y::stride, x::stride] for row, (y, x) in zip(wanted, offsets, strict=True)])
+        return LossPart(settings.loss_weight * pixel_loss(logits, wanted), (wanted != IGNORE).sum())
 
     @torch.no_grad()
     def predict(
@@ -132,51 +143,44 @@ class PanopticNetwork(nn.Module):
         output_sizes: (height, width) of each result, the images' own by default.
         """
         outputs = [(image.shape[1], image.shape[2]) for image in images] if output_sizes is None else output_sizes
-        images = [_enlarged(image, self.settings.rows) for image in images]
+        images = [resized(image, size_to_predict(image, self.settings.rows)) for image in images]
         sizes: Sizes = [(image.shape[1], image.shape[2]) for image in images]
-        with _evaluating(self):
+        with evaluating(self):
             features = self.backbone(self.batch(images))
             semantic = upsample(self.sem_seg_head(features).float(), STRIDE)
             found, small_masks = self._detect(features, sizes, score_threshold)
-        merge = self.settings.merge
-        results = []
-        for index, (size, output) in enumerate(zip(sizes, outputs, strict=True)):
-            logits = _resized(semantic[index, :, : size[0], : size[1]], output)
-            objects, masks = _pasted(found[index], small_masks[index], size, output)
-            least = max(merge.stuff_area, merge.stuff_share * output[0] * output[1])
-            panoptic, segments = merge_panoptic(
-                logits.argmax(0),
-                masks,
-                objects.scores,
-                objects.classes,
-                objects.boxes,
-                score_threshold=score_threshold if merge_threshold is None else merge_threshold,
-                overlap=merge.overlap if overlap is None else overlap,
-                stuff_area=float(least if stuff_area is None else stuff_area),
+        limits = MergeLimits.of(self.settings.merge, score_threshold, merge_threshold, overlap, stuff_area)
+        return [
+            assembled(
+                resized(semantic[index, :, : size[0], : size[1]], output),
+                found[index],
+                small_masks[index],
+                size,
+                limits,
             )
-            results.append(
-                NetworkPrediction(logits, objects.boxes, objects.scores, objects.classes, masks, panoptic, segments)
-            )
-        return results
+            for index, (size, output) in enumerate(zip(sizes, outputs, strict=True))
+        ]
 
     def _detect(
         self, features: list[Tensor], sizes: Sizes, score_threshold: float
     ) -> tuple[list[Detections], list[Tensor]]:
         """Detections and small mask probabilities of each image."""
+        found = self.detect(features, sizes, score_threshold)
+        if not self.num_things:
+            return found, [features[0].new_zeros(0, 28, 28) for _ in sizes]
+        masks = self.roi_heads.mask_probabilities(features, [f.boxes for f in found], [f.classes for f in found])
+        return found, masks
+
+    def detect(self, features: list[Tensor], sizes: Sizes, score_threshold: float) -> list[Detections]:
+        """Detections of each image of a batch of pyramids, without masks; none where there are no thing classes."""
         if not self.num_things:
             device = features[0].device
-            nothing = Detections(
-                torch.zeros(0, 4, device=device),
-                torch.zeros(0, device=device),
-                torch.zeros(0, dtype=torch.int64, device=device),
-            )
-            return [nothing for _ in sizes], [torch.zeros(0, 28, 28, device=device) for _ in sizes]
+            nothing = torch.zeros(0, 4, device=device), torch.zeros(0, device=device)
+            return [Detections(*nothing, torch.zeros(0, dtype=torch.int64, device=device)) for _ in sizes]
         anchors = self.proposal_generator.anchors(features)
         logits, deltas = self.proposal_generator.rpn_head(features)
         proposals = self.proposal_generator.proposals(anchors, logits, deltas, sizes)
-        found = self.roi_heads.detect(features, [boxes for boxes, _ in proposals], sizes, score_threshold)
-        masks = self.roi_heads.mask_probabilities(features, [f.boxes for f in found], [f.classes for f in found])
-        return found, masks
+        return self.roi_heads.detect(features, [boxes for boxes, _ in proposals], sizes, score_threshold)
 
 
 def _with_area(target: Target) -> Target:
@@ -185,31 +189,78 @@ def _with_area(target: Target) -> Target:
     return Target(target.semantic, target.masks[good], target.boxes[good], target.classes[good], target.ignore)
 
 
-def _enlarged(image: Float[Tensor, "3 h w"], rows: int) -> Float[Tensor, "3 _ _"]:
-    """The image, with at least so many rows."""
-    height, width = image.shape[1:]
-    return image if height >= rows else _resized(image, (rows, round(width * rows / height)))
+def size_to_predict(image: Float[Tensor, "3 h w"], rows: int) -> tuple[int, int]:
+    """(height, width) [px] at which an image is looked at: its own, but at least so many rows. An image is not enlarged
+    beyond `ENLARGED` pixels: that of a single row would fill any memory."""
+    height, width = image.shape[1], image.shape[2]
+    scale = min(rows / height, (ENLARGED / (height * width)) ** 0.5)
+    return (height, width) if scale <= 1 else (round(height * scale), round(width * scale))
 
 
-def _resized(logits: Float[Tensor, "k h w"], size: tuple[int, int]) -> Float[Tensor, "k _ _"]:
+def resized(logits: Float[Tensor, "k h w"], size: tuple[int, int]) -> Float[Tensor, "k _ _"]:
+    """Channels at another size, bilinear without antialiasing, half-pixel convention."""
     if logits.shape[1:] == size:
         return logits
     return functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def _pasted(
-    found: Detections, small_masks: Float[Tensor, "n s s"], size: tuple[int, int], output: tuple[int, int]
-) -> tuple[Detections, Tensor]:
-    """Detections scaled from `size` to `output`, cut to it, empty ones dropped; and their masks (spec-network 1.11)."""
-    scale = found.boxes.new_tensor((output[1] / size[1], output[0] / size[0]) * 2)
-    boxes = clip_boxes(found.boxes * scale, output)
+@dataclass(frozen=True)
+class MergeLimits:
+    """Thresholds of one merge. score: least score of an object; overlap: an object is rejected if more than this share
+    of it is taken; stuff_area: smallest stuff segment [px], stuff_share: the same as a share of the image."""
+
+    score: float
+    overlap: float
+    stuff_area: float
+    stuff_share: float
+
+    @staticmethod
+    def of(
+        settings: MergeSettings,
+        score_threshold: float,
+        merge_threshold: float | None,
+        overlap: float | None,
+        stuff_area: int | None,
+    ) -> MergeLimits:
+        """The arguments of `predict`, where they are given, else the settings."""
+        return MergeLimits(
+            score_threshold if merge_threshold is None else merge_threshold,
+            settings.overlap if overlap is None else overlap,
+            float(settings.stuff_area if stuff_area is None else stuff_area),
+            settings.stuff_share if stuff_area is None else 0.0,
+        )
+
+
+def assembled(
+    semantic: Float[Tensor, "k h w"],
+    found: Detections,
+    small_masks: Float[Tensor, "n s s"],
+    size: tuple[int, int],
+    limits: MergeLimits,
+) -> NetworkPrediction:
+    """One image's prediction at the size h x w of `semantic` (logits or probabilities), from detections in an image of
+    `size` = (height, width) [px]: boxes scaled and cut, empty ones dropped, masks pasted, all merged (spec 1.11)."""
+    height, width = semantic.shape[1:]
+    scale = found.boxes.new_tensor((width / size[1], height / size[0]) * 2)
+    boxes = clip_boxes(found.boxes * scale, (height, width))
     good = has_area(boxes)
-    objects = Detections(boxes[good], found.scores[good], found.classes[good])
-    return objects, paste_masks(small_masks[good], objects.boxes, output)
+    boxes, scores, classes = boxes[good], found.scores[good], found.classes[good]
+    masks = paste_masks(small_masks[good], boxes, (height, width))
+    panoptic, segments = merge_panoptic(
+        semantic.argmax(0),
+        masks,
+        scores,
+        classes,
+        boxes,
+        score_threshold=limits.score,
+        overlap=limits.overlap,
+        stuff_area=max(limits.stuff_area, limits.stuff_share * height * width),
+    )
+    return NetworkPrediction(semantic, boxes, scores, classes, masks, panoptic, segments)
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; each module's own mode comes back."""
     training = [module for module in network.modules() if module.training]
     network.eval()

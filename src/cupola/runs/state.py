@@ -15,15 +15,23 @@ from torch import Tensor, nn
 from cupola.errors import StoreError
 from cupola.io import write_bytes
 
-NETWORK, OPTIMIZER = "network/", "optimizer/"
+NETWORK, OPTIMIZER, TASK = "network/", "optimizer/", "task/"
 
 
-def save_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]) -> None:
-    """Writes weights, optimiser and plain facts atomically; the file before stays if that fails. Raises `DiskError`."""
+def save_state(
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    facts: Mapping[str, Any],
+    task: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Writes weights, optimiser, plain facts and a task's own tensors atomically; the file before stays if that fails.
+    Raises `DiskError`."""
     tensors = {NETWORK + name: tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         for entry, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{OPTIMIZER}{entry}/{name}"] = value
+    tensors |= {TASK + name: tensor for name, tensor in (task or {}).items()}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save_tensors(plain, {"progress": json.dumps(dict(facts))}))
 
@@ -38,7 +46,8 @@ def load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer)
     try:
         with safe_open(path, "pt") as file:
             facts = dict(json.loads(file.metadata()["progress"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+            names = [name for name in file.keys() if not name.startswith(TASK)]  # noqa: SIM118 - not a dictionary
+            tensors = {name: file.get_tensor(name) for name in names}
         network.load_state_dict({n.removeprefix(NETWORK): t for n, t in tensors.items() if n.startswith(NETWORK)})
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -50,6 +59,13 @@ def load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer)
         if state:
             optimizer.state[parameter] = state
     return facts
+
+
+def load_task(path: Path) -> dict[str, Tensor]:
+    """A task's own tensors, of a state that `load_state` has read."""
+    with safe_open(path, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(TASK)]  # noqa: SIM118 - not a dictionary
+        return {name.removeprefix(TASK): file.get_tensor(name) for name in names}
 
 
 def _optimizer_state(name: str, parameter: Tensor, tensors: dict[str, Tensor]) -> dict[str, Any]:

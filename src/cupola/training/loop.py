@@ -1,35 +1,40 @@
-"""The training loop: plain, top to bottom. Devices and precision are Lightning Fabric's business.
+"""The training loop of every stage: plain, top to bottom. Devices and precision are Lightning Fabric's business.
 
-A batch is a function of (seed, step) and so are the network's random choices; what a run needs to go on is therefore
-weights, optimiser, self-labels and the step.
+What is learnt, and from what, is a `Task`. A batch is a function of (seed, step) and of the task's state, and so are
+the network's random choices; what a run needs to go on is therefore weights, optimiser, the task's state and the step.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
-from cupola.errors import ConfigError, TrainingError
-from cupola.models import PanopticNetwork
+from cupola.errors import ConfigError
+from cupola.models import LossPart, PanopticModel
 from cupola.progress import progress
 from cupola.runs.metrics import Metrics
 from cupola.runs.signals import stopping
-from cupola.training.data import TrainingData, require_same_data
-from cupola.training.sampler import Batches, BatchSettings, network_generator
-from cupola.training.self_labels import (
-    SelfLabelSettings,
-    count_new,
-    discover,
-    extended_data,
-    read_self_labels,
-    write_self_labels,
+from cupola.training.data import require_same_data
+from cupola.training.faults import require_finite
+from cupola.training.processes import (
+    agreed,
+    buffers_kept,
+    counts_of,
+    memory_in_use,
+    share_norms,
+    share_of_losses,
+    summed,
 )
+from cupola.training.sampler import Batch, network_generator
 from cupola.training.state import Progress, load_state, save_state
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -66,14 +71,15 @@ IN_TIME = 0.1
 @dataclass(frozen=True)
 class Plan:
     """A whole run. steps: in all; time_limit: seconds after which it ends early, its schedule shortened to fit, or
-    None; saving_share: of the time that may go into saving states."""
+    None; saving_share: of the time that may go into saving states; seed: of the network's random choices; accumulate:
+    pieces in which a process sends its share of a batch through the network."""
 
     steps: int
     time_limit: float | None
     saving_share: float
-    batches: BatchSettings
+    seed: int
     optimizer: OptimizerSettings
-    self_labels: SelfLabelSettings
+    accumulate: int = 1
 
     def share(self, done: Progress) -> float:
         """Share of the run that is over, by steps or by time, whichever is further. A run that would need less than
@@ -81,18 +87,64 @@ class Plan:
         by_time = (done.seconds / self.time_limit - IN_TIME) / (1 - IN_TIME) if self.time_limit else 0.0
         return max(done.step / self.steps, by_time)
 
-    def rounds_due(self, done: Progress) -> int:
-        """Rounds of self-labels that should have been made by now."""
-        return sum(self.share(done) >= at for at in self.self_labels.at)
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """Batches by step."""
+
+    def get(self, step: int) -> Batch:
+        """The batch of a step: the same whenever it is asked for in the same state of the task."""
+        ...
 
 
-def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over all parameters; those of norm layers do not decay (spec-network 2.8)."""
+@runtime_checkable
+class Task(Protocol):
+    """What a stage learns, and from what. `run_training` calls, in this order: `parameters`, `restore` where a run goes
+    on, `train_mode`, `batches`, and for each step `before_step`, `get` of its batches, and `after_step`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that it learns from: a run goes on only with the same."""
+        ...
+
+    def parameters(self, network: PanopticModel) -> Iterable[tuple[str, nn.Parameter]]:
+        """Those that are trained, by name; all others stay as they are."""
+        ...
+
+    def train_mode(self, network: PanopticModel) -> None:
+        """Puts the network into the mode in which it is trained, such as with norms frozen."""
+        ...
+
+    def batches(self) -> AbstractContextManager[BatchSource]:
+        """Where batches come from, for as long as the context lasts."""
+        ...
+
+    def before_step(self, step: int, share: float, network: PanopticModel) -> None:
+        """Before the batch of `step` (from 0 on) is asked for; share: of the run that is over, 0..1."""
+        ...
+
+    def after_step(self, step: int, network: PanopticModel) -> None:
+        """After the weights were changed in `step`, and before the state is saved."""
+        ...
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What the task needs to go on after a stop, saved with the weights."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor], network: PanopticModel) -> None:
+        """Puts back what `state` gave; the network's weights are those of that moment. Raises `StoreError`."""
+        ...
+
+
+def make_optimizer(
+    network: nn.Module, parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings
+) -> torch.optim.AdamW:
+    """AdamW over some parameters of a network; those of norm layers do not decay (spec-network 2.8)."""
     plain = {id(p) for module in network.modules() if isinstance(module, NORMS) for p in module.parameters()}
-    parameters = list(network.parameters())
+    trained = [parameter for _, parameter in parameters]
     groups = [
-        {"params": [p for p in parameters if id(p) not in plain], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if id(p) in plain], "weight_decay": 0.0},
+        {"params": [p for p in trained if id(p) not in plain], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if id(p) in plain], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 
@@ -104,78 +156,96 @@ def learning_rate(step: int, share: float, settings: OptimizerSettings) -> float
     return settings.learning_rate * warm * cosine
 
 
-def run_training(
-    fabric: Fabric, network: PanopticNetwork, data: TrainingData, out: Path, plan: Plan
-) -> tuple[Progress, int]:
-    """Trains `network` in place, going on where `out` has a state. Returns the progress and the number of self-labels.
+def run_training(fabric: Fabric, network: PanopticModel, task: Task, out: Path, plan: Plan) -> Progress:
+    """Trains `network` in place, going on where `out` has a state. Returns how far it came.
 
-    Raises `TrainingError` where a loss is not finite, `DiskError` where a state cannot be written (the one before
-    stays), `StoreError` where the state is not of this run, `KeyboardInterrupt` after SIGINT or SIGTERM, with the state
-    saved.
+    All processes call it; the first alone writes. Raises `TrainingError` where a loss is not finite, `DiskError` where
+    a state cannot be written (the one before stays), `StoreError` where the state is not of this run,
+    `KeyboardInterrupt` after SIGINT or SIGTERM, with the state saved.
     """
-    raw = make_optimizer(network, plan.optimizer)
+    trained = [(name, p) for name, p in task.parameters(network) if p.requires_grad]  # a frozen trunk's do not
+    network.requires_grad_(False)
+    for _, parameter in trained:
+        parameter.requires_grad_()
+    task.train_mode(network)
+    if fabric.world_size > 1:
+        share_norms(network, fabric.device)
+    raw = make_optimizer(network, trained, plan.optimizer)
     module, optimizer = fabric.setup(network, raw)
-    module.mark_forward_method("losses")
-    done = load_state(out, network, raw) or Progress(0, 0.0, 0, data.fingerprint)
-    require_same_data(out, done.fingerprint, data)
-    metrics = Metrics(out, done.step)
-    added, learnt = _with_self_labels(out, data, done.rounds, plan)
+    module.mark_forward_method("loss_parts" if hasattr(network, "loss_parts") else "losses")
+    done = Progress(0, 0.0, task.fingerprint)
+    before = load_state(out, network, raw)
+    if before is not None:
+        done = before[0]
+        require_same_data(out, done.fingerprint, task.fingerprint)
+        task.restore(before[1], network)
 
-    network.train()
-    bar = progress(iter(()), "training", total=plan.steps, done=done.step)
+    main = fabric.is_global_zero
+    metrics = Metrics(out, done.step) if main else None
+    bar = progress(iter(()), "training", total=plan.steps, done=done.step, silent=not main)
     clock = saved = time.perf_counter()
     cost = 0.0  # of the last saving [s]; the first step is saved to learn it
-    with bar, stopping() as stop, Batches(learnt, plan.batches) as batches:
+    with bar, stopping() as stop, task.batches() as batches:
         while plan.share(done) < 1:
-            if plan.rounds_due(done) > done.rounds:
-                done = replace(done, rounds=plan.rounds_due(done))
-                found = discover(network, data, plan.self_labels, fabric.device)
-                write_self_labels(out, data, found, done.rounds)
-                added, learnt = _with_self_labels(out, data, done.rounds, plan)
-                batches.use(learnt)
-
+            task.before_step(done.step, plan.share(done), network)
             batch = batches.get(done.step).to(fabric.device)
             rate = learning_rate(done.step, plan.share(done), plan.optimizer)
             for group in raw.param_groups:
                 group["lr"] = rate
-            losses = module.losses(batch.images, batch.targets, network_generator(plan.batches.seed, done.step))
-            total = torch.stack(list(losses.values())).sum()
-            fabric.backward(total)
+            losses = backward(fabric, module, batch, plan, done.step)
             norm = fabric.clip_gradients(module, optimizer, max_norm=plan.optimizer.clip, error_if_nonfinite=False)
-            values = {name: value.item() for name, value in ({"loss": total, **losses, "gradient": norm}).items()}
-            _require_finite(values, done.step + 1, batch.keys)
+            values = {name: value.item() for name, value in losses.items()} | {"gradient": float(norm or 0.0)}
+            require_finite(fabric, out, values, done.step + 1, batch, seed=plan.seed)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            task.after_step(done.step, network)
 
             now = time.perf_counter()
-            done = replace(done, step=done.step + 1, seconds=done.seconds + now - clock)
-            metrics.write(done.step, **values, learning_rate=rate, seconds=now - clock)
+            seconds, stopped = agreed(fabric, now - clock, float(stop.is_set()))
             clock = now
-            bar.set_postfix_str(f"loss {values['loss']:.3f}", refresh=False)
+            done = replace(done, step=done.step + 1, seconds=done.seconds + seconds)
+            over = plan.share(done) >= 1
+            bar.set_postfix_str(f"loss {values['loss']:.3f}, {memory_in_use(fabric.device)}", refresh=False)
             bar.update()
-            if (now - saved) * plan.saving_share >= cost or stop.is_set() or plan.share(done) >= 1:
-                save_state(out, network, raw, done)
-                saved = time.perf_counter()
-                cost = saved - now
-            if stop.is_set() and plan.share(done) < 1:
+            if metrics is not None:
+                metrics.write(done.step, **values, learning_rate=rate, seconds=seconds)
+                if (now - saved) * plan.saving_share >= cost or stopped or over:
+                    save_state(out, network, raw, done, task.state())
+                    saved = time.perf_counter()
+                    cost = saved - now
+            if stopped and not over:
                 raise KeyboardInterrupt
-    return done, added
+    return done
 
 
-def _with_self_labels(out: Path, data: TrainingData, rounds: int, plan: Plan) -> tuple[int, TrainingData]:
-    """Number of self-labels of the last round, and the data with them."""
-    if rounds == 0:
-        return 0, data
-    found = read_self_labels(out, data, rounds)
-    return count_new(data, found), extended_data(data, found, plan.batches.copy_paste.min_side)
+def backward(fabric: Fabric, module: Any, batch: Batch, plan: Plan, step: int) -> dict[str, Tensor]:
+    """Adds the gradient of the losses of the whole batch, of which this process has `batch`, and gives these losses and
+    their sum as `loss`.
 
+    The batch goes through the network in `plan.accumulate` pieces. What a loss is a mean over is known when all of them
+    went through, so with several they go through once more, before, without a gradient.
+    """
+    pieces = batch.pieces(plan.accumulate)
 
-def _require_finite(values: dict[str, float], step: int, keys: tuple[str, ...]) -> None:
-    """Raises `TrainingError` naming the first loss that is not finite."""
-    wrong = [name for name, value in values.items() if not math.isfinite(value) and name != "loss"]
-    if wrong:
-        what = "gradient" if wrong[0] == "gradient" else f"loss {wrong[0]}"
-        raise TrainingError(
-            f"the {what} is not finite at step {step} (frames {', '.join(keys)}); the last saved state is kept: lower "
-            "--settings.optimizer.learning_rate and train into another --out"
-        )
+    def parts_of(piece: Batch) -> dict[str, LossPart]:
+        generator = network_generator(plan.seed, step, piece.first)
+        if hasattr(module, "loss_parts"):
+            return dict(module.loss_parts(piece.images, piece.targets, generator))
+        losses = module.losses(piece.images, piece.targets, generator)
+        return {name: LossPart(loss, len(piece.images)) for name, loss in losses.items()}
+
+    counts: Tensor | None = None
+    if len(pieces) > 1:
+        with torch.no_grad(), buffers_kept(module):
+            counts = summed(fabric, torch.stack([counts_of(parts_of(piece)) for piece in pieces]).sum(0))
+    names: list[str] = []
+    shares = []
+    for number, piece in enumerate(pieces):
+        with fabric.no_backward_sync(module, enabled=number + 1 < len(pieces)):
+            parts = parts_of(piece)
+            share = share_of_losses(parts, summed(fabric, counts_of(parts)) if counts is None else counts)
+            fabric.backward(share.sum() * fabric.world_size)  # gradients are averaged over the processes
+        names = list(parts)
+        shares.append(share.detach())
+    losses = summed(fabric, torch.stack(shares).sum(0))
+    return {"loss": losses.sum(), **dict(zip(names, losses, strict=True))}

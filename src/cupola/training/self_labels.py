@@ -51,6 +51,10 @@ class SelfLabelSettings:
         if not all(0 < share < 1 for share in self.at) or list(self.at) != sorted(set(self.at)):
             raise ConfigError(f"self-labels happen at rising shares of the training between 0 and 1, not at {self.at}")
 
+    def rounds_due(self, share: float) -> int:
+        """Rounds that should have been made when `share` of the training is over."""
+        return sum(share >= at for at in self.at)
+
 
 @runtime_checkable
 class Detector(Protocol):
