@@ -127,6 +127,13 @@ def test_a_large_image_gets_a_result_of_its_own_size(model, image):
     assert result.semantic_scores.shape[1:] == large.shape[:2]
 
 
+def test_half_precision_says_nearly_the_same(model, image):
+    full, half = (cupola.load(model, threshold=0.01, precision=p)(image, scores=True) for p in ("float32", "bfloat16"))
+    difference = np.abs(full.semantic_scores.astype(np.float32) - half.semantic_scores)
+    assert 0 < difference.max()
+    assert difference.mean() < 0.02
+
+
 def test_the_settings_of_the_merge_are_heard(model, image):
     def stuff(**settings):
         return {s.category: s.area for s in cupola.load(model, threshold=1.0, **settings)(image).segments}

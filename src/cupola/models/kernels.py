@@ -52,14 +52,15 @@ def _taps(start, size, places, bins, samples):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pool_boxes(feature, boxes, image, bins, ratio, first, last, out):
-    """Fills out[first:last], n x bins x bins x channels, from feature, images x rows x columns x channels, float32.
+def pool_boxes(feature, boxes, image, chosen, bins, ratio, first, last, out):
+    """Fills the rows chosen[first:last] of out, n x bins x bins x channels, from feature, images x rows x columns x
+    channels, float32.
 
     boxes: (x0, y0, x1, y1) in units of places, whose centres are integers; image: of each box; ratio: samples a bin and
     side, 0 = adaptive.
     """
     rows, columns = feature.shape[1], feature.shape[2]
-    for box in range(first, last):
+    for box in chosen[first:last]:
         x, y = boxes[box, 0], boxes[box, 1]
         width, height = boxes[box, 2] - x, boxes[box, 3] - y
         row, row_weight, row_count = _taps(y, height, rows, bins, _samples(height, bins, ratio))
@@ -78,11 +79,11 @@ def pool_boxes(feature, boxes, image, bins, ratio, first, last, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def spread_boxes(gradient, boxes, image, bins, ratio, first, last, out):
+def spread_boxes(gradient, boxes, image, chosen, bins, ratio, first, last, out):
     """Adds to out[..., first:last] the gradient of `feature` for one of `pool_boxes`' result: box after box, so the sum
     of a place does not depend on how the channels are shared out."""
     rows, columns = out.shape[1], out.shape[2]
-    for box in range(len(boxes)):
+    for box in chosen:
         x, y = boxes[box, 0], boxes[box, 1]
         width, height = boxes[box, 2] - x, boxes[box, 3] - y
         row, row_weight, row_count = _taps(y, height, rows, bins, _samples(height, bins, ratio))

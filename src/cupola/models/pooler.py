@@ -40,8 +40,7 @@ def pool(
     counts = torch.tensor([len(box) for box in boxes], device=regions.device)
     image = torch.repeat_interleave(torch.arange(len(boxes), device=regions.device), counts)
     levels = box_levels(regions, settings.canonical_size)
-    traced = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-    function = pool_by_places if regions.device.type == "cpu" and not traced else pool_by_level
+    function = pool_by_places if regions.device.type == "cpu" else pool_by_level
     return function(features, regions, image, levels, output_size, settings.sampling_ratio)
 
 
@@ -90,40 +89,42 @@ class _PoolByPlaces(torch.autograd.Function):
         context.save_for_backward(boxes, image, level)
         context.settings = ratio, [feature.shape for feature in features]
         pooled = torch.empty(len(boxes), bins, bins, features[0].shape[1])
+        corners, images, out = _arrays(boxes, image, pooled)
         for number, feature in enumerate(features):
-            place = (level == number).nonzero().flatten()
-            pooled[place] = _pooled_level(feature.detach(), boxes[place], image[place], bins, ratio)
+            _pool_level(feature.detach(), corners, images, _members(level, number), bins, ratio, out)
         return pooled.permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         boxes, image, level = context.saved_tensors
         ratio, shapes = context.settings
-        gradient = gradients[0].permute(0, 2, 3, 1)
-        places = [(level == number).nonzero().flatten() for number in range(len(shapes))]
+        wanted, corners, images = _arrays(gradients[0].permute(0, 2, 3, 1), boxes, image)
         of_features = [
-            _spread_level(gradient[place], boxes[place], image[place], ratio, shape)
-            for place, shape in zip(places, shapes, strict=True)
+            _spread_level(wanted, corners, images, _members(level, number), ratio, shape)
+            for number, shape in enumerate(shapes)
         ]
         return None, None, None, None, None, *of_features
 
 
-def _pooled_level(feature: Tensor, boxes: Tensor, image: Tensor, bins: int, ratio: int) -> Tensor:
-    """n x bins x bins x channels of one level."""
-    result = torch.empty(len(boxes), bins, bins, feature.shape[1])
-    places, corners, images, out = _arrays(feature.permute(0, 2, 3, 1), boxes, image, result)
-    _share(len(boxes), 1, lambda first, last: pool_boxes(places, corners, images, bins, ratio, first, last, out))
-    return result
+def _pool_level(feature: Tensor, boxes: Any, image: Any, chosen: Any, bins: int, ratio: int, out: Any) -> None:
+    """Fills the rows `chosen` of out, n x bins x bins x channels, from one level."""
+    (places,) = _arrays(feature.permute(0, 2, 3, 1))
+    _share(len(chosen), 1, lambda first, last: pool_boxes(places, boxes, image, chosen, bins, ratio, first, last, out))
 
 
-def _spread_level(gradient: Tensor, boxes: Tensor, image: Tensor, ratio: int, shape: torch.Size) -> Tensor:
+def _spread_level(wanted: Any, boxes: Any, image: Any, chosen: Any, ratio: int, shape: torch.Size) -> Tensor:
     """Gradient of one level, in the layout `channels_last`."""
     batch, channels, height, width = shape
     result = torch.zeros(batch, height, width, channels)
-    bins = gradient.shape[1]
-    wanted, corners, images, out = _arrays(gradient, boxes, image, result)
-    _share(channels, VECTOR, lambda first, last: spread_boxes(wanted, corners, images, bins, ratio, first, last, out))
+    bins, out = wanted.shape[1], result.numpy()
+    _share(
+        channels, VECTOR, lambda first, last: spread_boxes(wanted, boxes, image, chosen, bins, ratio, first, last, out)
+    )
     return result.permute(0, 3, 1, 2)
+
+
+def _members(level: Tensor, number: int) -> Any:
+    return (level == number).nonzero().flatten().numpy()
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:
