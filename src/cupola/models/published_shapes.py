@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cupola.errors import CheckpointError
-from cupola.models.settings import NetworkSettings, paper
+from cupola.models.settings import NetworkSettings, TrunkSettings, paper
 
 TRUNK = "backbone.bottom_up."
 STEM = f"{TRUNK}stem.conv1.weight"
@@ -58,11 +58,8 @@ def _settings(state: Mapping[str, Tensor], source: Path, semantic: bool) -> Netw
         head = replace(head, channels=_shape(state, f"{SEMANTIC}predictor.weight", 4, source)[1])
     return replace(
         base,
-        trunk=replace(
-            base.trunk,
-            stem=stem,
-            blocks=(two, three, four, five),
-            widths=(widths[0], widths[1], widths[2], widths[3]),
+        trunk=TrunkSettings(
+            stem=stem, blocks=(two, three, four, five), widths=(widths[0], widths[1], widths[2], widths[3])
         ),
         fpn_channels=_shape(state, "backbone.fpn_output2.weight", 4, source)[0],
         rpn=replace(base.rpn, channels=_shape(state, "proposal_generator.rpn_head.conv.weight", 4, source)[0]),
