@@ -59,7 +59,9 @@ def _settings(state: Mapping[str, Tensor], source: Path, semantic: bool) -> Netw
     return replace(
         base,
         trunk=TrunkSettings(
-            stem=stem, blocks=(two, three, four, five), widths=(widths[0], widths[1], widths[2], widths[3])
+            stem=stem,
+            blocks=(two, three, four, five),
+            widths=(widths[0], widths[1], widths[2], widths[3]),
         ),
         fpn_channels=_shape(state, "backbone.fpn_output2.weight", 4, source)[0],
         rpn=replace(base.rpn, channels=_shape(state, "proposal_generator.rpn_head.conv.weight", 4, source)[0]),

@@ -143,6 +143,7 @@ def train(
         StoreError: `labels` is no finished label store, or `out` holds a run of other settings.
         TrainingError: there is nothing to learn from, or a loss is not finite.
         ConfigError: a setting is out of range, or the device is not there.
+        CheckpointError: `backbone` is missing, damaged, unsafe or of another architecture.
         DiskError: writing failed; the state saved before is kept.
     """
     if steps < 1:
@@ -153,6 +154,8 @@ def train(
     trunk = shape.trunk
     if backbone is None and isinstance(trunk, VitSettings) and trunk.frozen:
         raise ConfigError(f"the trunk {trunk.architecture} is frozen, so it needs weights: name a file as --backbone")
+    if backbone is not None and not (out / CARD).is_file():
+        load_backbone_weights(build_network(shape, 1, 1), backbone)  # a wrong file is said before `out` is taken
     fabric = make_fabric(device, settings.precision)
     store = LabelStore.open(labels)
     claim(
