@@ -21,9 +21,11 @@ from training_doubles import write_store
 import cupola
 import cupola.training.loop as loop_module
 from cupola.cli import main
-from cupola.errors import ConfigError, DiskError, StoreError, TrainingError
+from cupola.errors import CheckpointError, ConfigError, DiskError, StoreError, TrainingError
 from cupola.io import content_hash
 from cupola.models import LossPart, Mask2FormerSettings, PanopticNetwork, VitSettings, load_network, tiny
+from cupola.models.backbone_files import to_torchvision
+from cupola.models.resnet import ResNet
 from cupola.models.settings import TrunkSettings
 from cupola.models.vit import VitTrunk
 from cupola.pseudo_labels import LabelStore
@@ -297,6 +299,27 @@ def test_a_frozen_trunk_stays_as_it_was(labels, tmp_path):
         "file": "vit.safetensors",
         "sha256": content_hash(tmp_path / "vit.safetensors"),
     }
+
+
+def test_a_resnet_starts_from_its_file_and_a_wrong_file_takes_no_directory(labels, tmp_path):
+    network = replace(tiny(), trunk=TrunkSettings("bottleneck", 8, (1, 1, 1, 1), (4, 4, 8, 8)))
+    torch.manual_seed(7)
+    weights = ResNet(network.trunk).state_dict()
+    torch.save({to_torchvision(name): value for name, value in weights.items()}, tmp_path / "dino.pth")
+    still = replace(SETTINGS, optimizer=OptimizerSettings(learning_rate=1e-6), self_labels=SelfLabelSettings(at=()))
+    out = tmp_path / "net"
+    for wrong in ("nowhere.pth", "config.yaml"):
+        (tmp_path / "config.yaml").write_text("no weights")
+        with pytest.raises(CheckpointError, match=wrong):
+            train(labels, out=out, network=network, backbone=tmp_path / wrong, steps=1, settings=still)
+    assert not out.exists()
+    train(labels, out=out, network=network, backbone=tmp_path / "dino.pth", steps=1, settings=still)
+    learnt, card = load_network(out)
+    for name, value in learnt.backbone.bottom_up.named_parameters():
+        assert torch.allclose(value, weights[name], atol=1e-4), name
+    assert card["training"]["backbone"]["sha256"] == content_hash(tmp_path / "dino.pth")
+    (tmp_path / "dino.pth").unlink()
+    train(labels, out=out, network=network, backbone=tmp_path / "dino.pth", steps=1, settings=still)  # told again
 
 
 def test_a_frozen_trunk_needs_weights(labels, tmp_path):

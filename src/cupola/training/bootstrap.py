@@ -161,6 +161,7 @@ def train(
         StoreError: `labels` is no finished label store, or `out` holds a run of other settings.
         TrainingError: there is nothing to learn from, or a loss is not finite.
         ConfigError: a setting is out of range, or the device is not there.
+        CheckpointError: `backbone` is missing, damaged, unsafe or of another architecture.
         DiskError: writing failed; the state saved before is kept.
     """
     if steps < 1:
@@ -174,6 +175,8 @@ def train(
     if validate_every < 1 or pictures < 0:
         raise ConfigError(f"validate_every must be at least 1 and pictures 0, not {validate_every} and {pictures}")
     require_log(log)
+    if backbone is not None and not (out / CARD).is_file():
+        load_backbone_weights(build_network(shape, 1, 1), backbone)  # a wrong file is said before `out` is taken
     fabric = make_fabric(device, settings.precision)
     require_equal_shares(settings.batch, fabric.world_size, settings.accumulate)
     store = LabelStore.open(labels)
