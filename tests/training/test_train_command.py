@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from training_doubles import write_store
 
+import cupola
 import cupola.training.loop as loop_module
 from cupola.cli import main
 from cupola.errors import ConfigError, DiskError, StoreError, TrainingError
 from cupola.io import content_hash
-from cupola.models import PanopticNetwork, VitSettings, load_network, tiny
+from cupola.models import Mask2FormerSettings, PanopticNetwork, VitSettings, load_network, tiny
+from cupola.models.settings import TrunkSettings
 from cupola.models.vit import VitTrunk
 from cupola.pseudo_labels import LabelStore
 from cupola.runs.metrics import read_metrics
@@ -282,3 +284,21 @@ def test_a_frozen_trunk_needs_weights(labels, tmp_path):
     network = replace(tiny(), trunk=VitSettings(frozen=True))
     with pytest.raises(ConfigError, match="dino_vitb16 is frozen, so it needs weights: name a file as --backbone"):
         train(labels, out=tmp_path, network=network, steps=2)
+
+
+def test_a_mask2former_is_trained_saved_and_loaded_like_any_other(labels, tmp_path):
+    pytest.importorskip("transformers", reason="the extra mask2former is not installed")
+    network = Mask2FormerSettings(
+        TrunkSettings("basic", stem=8, blocks=(1, 1, 1, 1), widths=(8, 16, 24, 32)),
+        queries=5, channels=32, heads=2, encoder_layers=1, encoder_feedforward=32, decoder_layers=1,
+        decoder_feedforward=32, points=64,
+    )  # fmt: skip
+    result = train(labels, out=tmp_path / "net", network=network, steps=3, settings=SETTINGS)
+    assert result.losses.keys() == {"loss", "class", "mask", "dice"}
+    predictor = cupola.load(result.out, threshold=0.05)
+    street = LabelStore.open(labels)
+    image = street.image(street.keys[0])
+    assert predictor(image).panoptic.classes.shape == image.shape[:2]
+    run = cupola.predict([labels.parent / "data"], model=result.out, out=tmp_path / "maps")
+    assert run.keys
+    assert train(labels, out=tmp_path / "net", network=network, steps=3, settings=SETTINGS) == result

@@ -305,8 +305,9 @@ def test_a_path_goes_before_a_name(tmp_path, monkeypatch):
         ("u2seg", "no address that a program can fetch"),
     ],
 )
-def test_a_name_that_leads_nowhere(name, message, tmp_path, capsys):
-    assert main(["predict", str(tmp_path), "--model", name, "--out", str(tmp_path / "out")]) == 2
+def test_a_name_that_leads_nowhere(name, message, tmp_path, image, capsys):
+    write_rgb(tmp_path / "a.png", image)
+    assert main(["predict", str(tmp_path / "a.png"), "--model", name, "--out", str(tmp_path / "out")]) == 2
     text = capsys.readouterr().err
     assert message in text
     assert len(text.strip().splitlines()) == 1

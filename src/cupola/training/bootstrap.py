@@ -14,8 +14,12 @@ from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError
 from cupola.models import (
     PRESETS,
+    Mask2FormerSettings,
+    ModelSettings,
     NetworkSettings,
     PanopticModel,
+    PresetName,
+    VitSettings,
     build_network,
     load_backbone_weights,
     load_network,
@@ -104,7 +108,7 @@ def train(
     labels: Path,
     *,
     out: Path,
-    network: PresetName | NetworkSettings = "small",
+    network: PresetName | NetworkSettings | Mask2FormerSettings = "small",
     steps: int = 1500,
     backbone: Path | None = None,
     settings: BootstrapSettings = BootstrapSettings(),
@@ -121,7 +125,8 @@ def train(
         out: directory for model.safetensors, model.json, metrics.jsonl, config.yaml.
         network: one of the presets (docs/networks.md), or settings of its own: small (2 million parameters) learns
             from nothing in minutes on a CPU; tiny (0.2 million) is for tests; paper (73 million) is the published
-            ResNet-50; vit-b (138 million) has its heads on a ViT-B/16, for weights of DINO and its successors.
+            ResNet-50; vit-b (138 million) has its heads on a ViT-B/16, for weights of DINO and its successors;
+            mask2former (44 million) is another architecture on a ResNet-50, and needs the extra of that name.
         backbone: file of weights that the trunk of the network starts from, as its publisher gives it
             (docs/weights.md); by default it starts from nothing.
         steps: training steps.
@@ -201,7 +206,7 @@ def make_fabric(device: Device, precision: Precision) -> Fabric:
     return fabric
 
 
-def _initial(settings: NetworkSettings, store: LabelStore, seed: int) -> PanopticModel:
+def _initial(settings: ModelSettings, store: LabelStore, seed: int) -> PanopticModel:
     """The untrained network; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
