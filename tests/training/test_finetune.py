@@ -384,6 +384,9 @@ def test_bad_input(network, data, tmp_path, capsys):
     refused(capsys, [*usual, "--images", "2", "--keys", "k.txt"], "leave --images, --subsets and --subset out")
     refused(capsys, words("tiny", data, out), "an untrained network, in which there is nothing worth freezing")
     refused(capsys, words(tmp_path / "none", data, out), "does not exist; give the directory of a trained network")
+    refused(capsys, [*usual, "--backbone", "b.pth"], "--backbone is for an untrained network")
+    bound = words("tiny", data, out, "--trainable", "all", "--backbone", str(tmp_path / "b.pth"))
+    refused(capsys, bound, "b.pth does not exist; give --backbone the file of a trunk's weights")
     refused(capsys, [*usual, "--settings.batch", "0"], "at least one image")
     assert not out.exists()
 
@@ -421,6 +424,20 @@ def test_a_damaged_network(network, data, tmp_path, capsys):
     card["num_stuff"] = 9
     (broken / "model.json").write_text(json.dumps(card))
     refused(capsys, words(broken, data, tmp_path / "out"), "but 1 thing and 9 stuff classes")
+
+
+def test_a_network_of_another_architecture(data, tmp_path, capsys, monkeypatch):
+    """Whatever else the weights' room finds one day: only a cascade has the heads that are trained here."""
+    from torch import nn
+
+    from cupola.finetuning import command
+
+    class Other(nn.Module):
+        settings = None
+
+    monkeypatch.setattr(command, "find_network", lambda name: (Other(), {"things": [1], "stuff": [0]}))
+    monkeypatch.setattr(command, "architecture_of", lambda settings: "mask2former")
+    refused(capsys, words("other", data, tmp_path / "out"), "other is of the architecture mask2former; only a cascade")
 
 
 def test_spread_of_one_and_of_several():

@@ -39,7 +39,7 @@ from cupola.training.data import require_same_data
 from cupola.training.loop import Plan, run_training
 from cupola.training.sampler import BatchSettings
 from cupola.training.state import remove_state
-from cupola.weights import find_network
+from cupola.weights.finding import find_network
 
 RESULT, EVALUATION, REPORT, BEFORE = "result.json", "evaluation.json", "report.html", "before.json"
 
@@ -154,9 +154,9 @@ def finetune(
     if steps < 1:
         raise ConfigError(f"training needs at least one step, not {steps}")
     arguments = {
-        "model": model, "data": data, "out": out, "backbone": backbone, "validate": validate, "images": images, "subsets": subsets,
-        "subset": subset, "keys": keys, "trainable": trainable, "classes": classes, "layout": layout, "scale": scale,
-        "steps": steps, "settings": settings, "seed": seed, "device": device,
+        "model": model, "data": data, "out": out, "backbone": backbone, "validate": validate, "images": images,
+        "subsets": subsets, "subset": subset, "keys": keys, "trainable": trainable, "classes": classes,
+        "layout": layout, "scale": scale, "steps": steps, "settings": settings, "seed": seed, "device": device,
     }  # fmt: skip
     source = _Source.open(model, backbone, trainable)
     train = open_annotated(data, layout, scale, classes)
