@@ -34,9 +34,9 @@ from cupola.prediction import Predictor
 from cupola.prediction.classes import class_system
 from cupola.runs.directory import claim
 from cupola.training import AugmentSettings, CopyPasteSettings, OptimizerSettings
-from cupola.training.bootstrap import Device, Precision, make_fabric
 from cupola.training.data import require_same_data
 from cupola.training.loop import Plan, run_training
+from cupola.training.processes import Device, Precision, make_fabric
 from cupola.training.sampler import BatchSettings
 from cupola.training.state import remove_state
 from cupola.weights.finding import find_network
@@ -188,14 +188,18 @@ class _Source:
         """Raises `CheckpointError` where it is no network that can be fine-tuned, `ConfigError` where the arguments
         contradict each other."""
         name = str(model)
-        if name in PRESETS and not model.exists():
+        preset = {str(known): make for known, make in PRESETS.items()}.get(name)
+        if preset is not None and not model.exists():
+            shape = preset()
+            if not isinstance(shape, NetworkSettings):
+                raise ConfigError(f"{name} is no cascade, and only a cascade can be fine-tuned")
             if trainable == "heads":
                 raise ConfigError(
                     f"{name} is an untrained network, in which there is nothing worth freezing; add --trainable all, "
                     "or name a trained network"
                 )
             stamp = "" if backbone is None else content_hash(_existing(backbone))
-            return _Source(name, None, {}, PRESETS[name](), backbone, f"{name} {stamp}")
+            return _Source(name, None, {}, shape, backbone, f"{name} {stamp}")
         if backbone is not None:
             raise ConfigError(f"--backbone is for an untrained network; {name} has a trunk already")
         network, card = find_network(model)
