@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -18,3 +18,10 @@ def progress(
 ) -> tqdm[T]:
     """Wraps `items` in a bar on stderr; `done` of `total` steps were finished by an earlier run; silent: no bar."""
     return tqdm(items, desc=title, total=total, initial=done, delay=QUIET_SECONDS, dynamic_ncols=True, disable=silent)
+
+
+def byte_progress(title: str, total: int | None, done: int = 0) -> tqdm[Any]:
+    """A bar of bytes, to be used with `with` and `update`; `done` of `total` were there before."""
+    return tqdm(
+        desc=title, total=total, initial=done, delay=QUIET_SECONDS, dynamic_ncols=True, unit="B", unit_scale=True
+    )

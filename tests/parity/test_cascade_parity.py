@@ -17,6 +17,8 @@ from cupola.models.pooler import pool
 LEVELS = ("p2", "p3", "p4", "p5", "p6")
 FEATURE_BOUND = 1e-3
 """Largest difference of features and logits: 2.5 times the published code's own float32 rounding (4e-4)."""
+SCORE_BOUND = 2e-5
+"""Largest difference of a score after three stages: a twentieth of the published code's own rounding (4e-4)."""
 
 IMAGES = pytest.mark.parametrize("image", ["a", "b"])
 
@@ -89,7 +91,7 @@ def test_cascade_stage_by_stage(numbers, network, image):
     size = tuple(numbers[f"{image}/image"].shape[1:])
     ((boxes, scores),) = heads.cascade(levels, [numbers[f"{image}/proposal_boxes"]], [size])
     assert worst(boxes, numbers[f"{image}/final_stage_boxes"]) < 1e-3
-    assert worst(scores, numbers[f"{image}/mean_scores"]) < 1e-5
+    assert worst(scores, numbers[f"{image}/mean_scores"]) < SCORE_BOUND
 
 
 @IMAGES

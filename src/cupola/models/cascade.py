@@ -20,6 +20,9 @@ from cupola.models.settings import NetworkSettings
 Sizes = list[tuple[int, int]]
 """(height, width) [px] of each image of a batch, without padding."""
 
+SLACK = 1e-6
+"""More than the rounding of a mean of probabilities."""
+
 
 @dataclass(frozen=True)
 class Regions:
@@ -50,18 +53,31 @@ class Regions:
 
 
 class BoxHead(nn.Module):
-    """Pooled features, flattened as (channel, y, x), through two linear layers."""
+    """Pooled features, `inputs` x `size` x `size`, flattened as (channel, y, x), through two linear layers.
 
-    def __init__(self, inputs: int, channels: int) -> None:
+    On a CPU the first is computed as the convolution that it is: that reads the features in the layout they have, and
+    outside Intel's machines it is faster than a matrix product (benchmarks/network.py).
+    """
+
+    def __init__(self, inputs: int, size: int, channels: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(inputs, channels)
+        self.size = size
+        self.fc1 = nn.Linear(inputs * size**2, channels)
         self.fc2 = nn.Linear(channels, channels)
         for layer in (self.fc1, self.fc2):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             zero_bias(layer)
 
     def forward(self, pooled: Float[Tensor, "n c s s"]) -> Float[Tensor, "n k"]:
-        return functional.relu_(self.fc2(functional.relu_(self.fc1(pooled.flatten(1)))))
+        if pooled.device.type == "cpu" and len(pooled):
+            hidden = functional.conv2d(pooled, self.kernel(), self.fc1.bias).flatten(1)
+        else:
+            hidden = self.fc1(pooled.flatten(1))
+        return functional.relu_(self.fc2(functional.relu_(hidden)))
+
+    def kernel(self) -> Float[Tensor, "k c s s"]:
+        """The weights of the first layer as those of a convolution."""
+        return self.fc1.weight.view(len(self.fc1.weight), -1, self.size, self.size)
 
 
 class BoxPredictor(nn.Module):
@@ -96,7 +112,7 @@ class RoiHeads(nn.Module):
         self.settings = settings
         self.num_things = num_things
         box = settings.box
-        self.box_head = nn.ModuleList(BoxHead(inputs * box.pooled**2, box.channels) for _ in box.ious)
+        self.box_head = nn.ModuleList(BoxHead(inputs, box.pooled, box.channels) for _ in box.ious)
         self.box_predictor = nn.ModuleList(BoxPredictor(box.channels, num_things) for _ in box.ious)
         self.mask_head = MaskHead(inputs, num_things, settings.mask, separable=settings.separable)
 
@@ -237,17 +253,24 @@ class RoiHeads(nn.Module):
     # ---- inference
 
     def cascade(
-        self, features: list[Tensor], proposals: list[Tensor], sizes: Sizes
+        self, features: list[Tensor], proposals: list[Tensor], sizes: Sizes, least: float = 0.0
     ) -> list[tuple[Float[Tensor, "n 4"], Float[Tensor, "n k"]]]:
-        """Boxes after the last stage (not clipped) and the mean of all stages' class probabilities, for each image."""
-        boxes, total = proposals, torch.zeros(())
-        for number in range(len(self.box_head)):
+        """Boxes after the last stage (not clipped) and the mean of all stages' class probabilities, for each image.
+
+        least: regions are left out as soon as no later stage can lift any class's mean above this.
+        """
+        boxes, total, stages = proposals, torch.zeros(()), len(self.box_head)
+        for number in range(stages):
             if number:
                 boxes = [clip_boxes(box, size) for box, size in zip(boxes, sizes, strict=True)]
+                best = total[:, :-1].amax(1)
+                hopeful = (best + (stages - number)) / stages > least - SLACK
+                parts = torch.split(hopeful, [len(box) for box in boxes])
+                boxes, total = [box[part] for box, part in zip(boxes, parts, strict=True)], total[hopeful]
             logits, deltas = self.stage(number, features, boxes)
             total = logits.softmax(1) if number == 0 else total + logits.softmax(1)
             boxes = self.decoded(number, boxes, deltas)
-        scores = torch.split(total / len(self.box_head), [len(box) for box in boxes])
+        scores = torch.split(total / stages, [len(box) for box in boxes])
         return list(zip(boxes, scores, strict=True))
 
     def detect(
@@ -257,7 +280,9 @@ class RoiHeads(nn.Module):
         settings = self.settings.box
         return [
             select_detections(boxes, scores, size, score_threshold, settings.nms, settings.detections)
-            for (boxes, scores), size in zip(self.cascade(features, proposals, sizes), sizes, strict=True)
+            for (boxes, scores), size in zip(
+                self.cascade(features, proposals, sizes, score_threshold), sizes, strict=True
+            )
         ]
 
     def mask_probabilities(

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cupola.errors import StoreError
-from cupola.models import PanopticNetwork
+from cupola.models import PanopticModel
 from cupola.training.data import TrainingData
 from cupola.training.discoveries import DiscoveryBank, DiscoverySettings
 from cupola.training.processes import gathered
@@ -51,11 +51,11 @@ class BootstrapTask:
         """Of all images and labels."""
         return self._data.fingerprint
 
-    def parameters(self, network: PanopticNetwork) -> Iterable[tuple[str, nn.Parameter]]:
+    def parameters(self, network: PanopticModel) -> Iterable[tuple[str, nn.Parameter]]:
         """All of them."""
         return network.named_parameters()
 
-    def train_mode(self, network: PanopticNetwork) -> None:
+    def train_mode(self, network: PanopticModel) -> None:
         """Norms learn too."""
         network.train()
 
@@ -67,7 +67,7 @@ class BootstrapTask:
             self._batches = batches
             yield batches
 
-    def before_step(self, step: int, share: float, network: PanopticNetwork) -> None:
+    def before_step(self, step: int, share: float, network: PanopticModel) -> None:
         """Makes the round of self-labels and the look for discoveries that are due."""
         due = self._self_labels.rounds_due(share)
         if due > self._rounds:
@@ -79,14 +79,14 @@ class BootstrapTask:
         rank, gather = self._fabric.global_rank, partial(gathered, self._fabric)
         self._bank.before_step(step, network, self._learnt, self._fabric.device, rank, gather)
 
-    def after_step(self, step: int, network: PanopticNetwork) -> None:
+    def after_step(self, step: int, network: PanopticModel) -> None:
         """Nothing."""
 
     def state(self) -> Mapping[str, Tensor]:
         """The number of rounds, whose labels lie beside it (`write_self_labels`), and the bank of discoveries."""
         return {"rounds": torch.tensor(self._rounds), **self._bank.state()}
 
-    def restore(self, state: Mapping[str, Tensor], network: PanopticNetwork) -> None:
+    def restore(self, state: Mapping[str, Tensor], network: PanopticModel) -> None:
         """Learns from the last round on. Raises `StoreError` where its labels are missing or damaged."""
         try:
             self._bank.restore(state)

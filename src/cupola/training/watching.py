@@ -20,7 +20,7 @@ from cupola.errors import DataError
 from cupola.evaluation import evaluate_maps
 from cupola.io import write_rgb
 from cupola.io.coco_panoptic import from_segments
-from cupola.models import IGNORE, SOME_THING, NetworkPrediction, PanopticNetwork, Target
+from cupola.models import IGNORE, SOME_THING, NetworkPrediction, PanopticModel, Target
 from cupola.runs.metrics import Metrics
 from cupola.taxonomy import CITYSCAPES_19
 from cupola.training.record import Recorder
@@ -43,7 +43,7 @@ FRAMES = 100
 class Observer(Protocol):
     """Called by the first process after each step (from 1 on); share: of the run that is over, 0..1."""
 
-    def after_step(self, step: int, share: float, network: PanopticNetwork, recorder: Recorder) -> None: ...
+    def after_step(self, step: int, share: float, network: PanopticModel, recorder: Recorder) -> None: ...
 
 
 def target_map(target: Target, things: int) -> PanopticMap:
@@ -71,7 +71,7 @@ class Pictures:
     times: int
     drawn: int = -1
 
-    def after_step(self, step: int, share: float, network: PanopticNetwork, recorder: Recorder) -> None:
+    def after_step(self, step: int, share: float, network: PanopticModel, recorder: Recorder) -> None:
         """Draws if it is time to; the first and the last step are always drawn."""
         due = int(min(share, 1.0) * self.times)
         if due <= self.drawn:
@@ -81,7 +81,7 @@ class Pictures:
         write_rgb(self.out / PICTURES / f"{step:06d}.png", picture)
         recorder.picture(step, "images, targets, predictions", picture)
 
-    def draw(self, network: PanopticNetwork) -> UInt8[np.ndarray, "h w 3"]:
+    def draw(self, network: PanopticModel) -> UInt8[np.ndarray, "h w 3"]:
         """A row an image: as it is, its target, the prediction."""
         colors = class_palette(network.num_things + network.num_stuff)
         device = next(network.parameters()).device
@@ -118,7 +118,7 @@ class Monitoring:
         self._out, self._every = out, every
         self._file: Metrics | None = None
 
-    def after_step(self, step: int, share: float, network: PanopticNetwork, recorder: Recorder) -> None:
+    def after_step(self, step: int, share: float, network: PanopticModel, recorder: Recorder) -> None:
         """Scores it if it is time to, and after the last step."""
         if step % self._every and share < 1:
             return
@@ -128,7 +128,7 @@ class Monitoring:
         self._file.write(step, **scores)
         recorder.scalars(step, {f"monitoring/{name}": value for name, value in scores.items()})
 
-    def scores(self, network: PanopticNetwork) -> dict[str, float]:
+    def scores(self, network: PanopticModel) -> dict[str, float]:
         """PQ (both protocols), PQ of things and stuff, mIoU in [0, 1], over `frames` frames."""
         things = network.num_things
         kinds = np.arange(things + network.num_stuff) < things
@@ -149,7 +149,7 @@ class Monitoring:
             "frames": float(len(judged)),
         }
 
-    def _predicted(self, network: PanopticNetwork, records: Sequence[FrameRecord]) -> list[PanopticMap]:
+    def _predicted(self, network: PanopticModel, records: Sequence[FrameRecord]) -> list[PanopticMap]:
         device = next(network.parameters()).device
         images = [to_tensor(self._dataset.left(record)).to(device) for record in records]
         with torch.no_grad():
