@@ -6,7 +6,6 @@ import sys
 import types
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 
 STEM, WIDTHS, BLOCKS, FPN, RPN, BOX, MASK, SEMANTIC = 8, (4, 4, 8, 8), (2, 1, 1, 1), 16, 8, 12, 8, 32
@@ -47,9 +46,8 @@ def network_shapes(things, stuff, counter=True, semantic=True):
     shapes |= both(f"{rpn}.conv", RPN, FPN, 3, 3) | both(f"{rpn}.objectness_logits", 3, RPN, 1, 1)
     shapes |= both(f"{rpn}.anchor_deltas", 12, RPN, 1, 1)
     for stage in range(3):
-        shapes |= both(f"roi_heads.box_head.{stage}.fc1", BOX, FPN * 49) | both(
-            f"roi_heads.box_head.{stage}.fc2", BOX, BOX
-        )
+        shapes |= both(f"roi_heads.box_head.{stage}.fc1", BOX, FPN * 49)
+        shapes |= both(f"roi_heads.box_head.{stage}.fc2", BOX, BOX)
         shapes |= both(f"roi_heads.box_predictor.{stage}.cls_score", things + 1, BOX)
         shapes |= both(f"roi_heads.box_predictor.{stage}.bbox_pred", 4, BOX)
     for layer in range(1, 5):
@@ -174,10 +172,3 @@ def torchvision_state(seed=5, classifier=False):
     if classifier:
         named |= {"fc.weight": torch.zeros(10, 4 * WIDTHS[3]), "fc.bias": torch.zeros(10)}
     return state, named
-
-
-def equal(found, expected):
-    """Whether two states agree; numpy arrays count as tensors."""
-    return found.keys() == expected.keys() and all(
-        torch.equal(torch.as_tensor(np.asarray(found[name])), expected[name]) for name in expected
-    )

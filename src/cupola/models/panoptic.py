@@ -33,6 +33,9 @@ DEVIATION = (0.229, 0.224, 0.225)
 DIVISOR = 32
 """Sides of the padded batch are multiples of this [px] (spec-network 1.2)."""
 
+ENLARGED = 1 << 21
+"""Pixels of the largest image that is enlarged to have enough rows: those of a Cityscapes frame."""
+
 MIN_SIDE = 1.0
 """Objects with a shorter side are left out of the losses [px] (spec-network N4)."""
 
@@ -192,9 +195,11 @@ def padded_batch(images: Sequence[Float[Tensor, "3 _ _"]], mean: Tensor, deviati
 
 
 def size_to_predict(image: Float[Tensor, "3 h w"], rows: int) -> tuple[int, int]:
-    """(height, width) [px] at which an image is looked at: its own, but at least so many rows."""
+    """(height, width) [px] at which an image is looked at: its own, but at least so many rows. An image is not enlarged
+    beyond `ENLARGED` pixels: that of a single row would fill any memory."""
     height, width = image.shape[1], image.shape[2]
-    return (height, width) if height >= rows else (rows, round(width * rows / height))
+    scale = min(rows / height, (ENLARGED / (height * width)) ** 0.5)
+    return (height, width) if scale <= 1 else (round(height * scale), round(width * scale))
 
 
 def resized(logits: Float[Tensor, "k h w"], size: tuple[int, int]) -> Float[Tensor, "k _ _"]:
@@ -251,6 +256,7 @@ def assembled(
         masks,
         scores,
         classes,
+        boxes,
         score_threshold=limits.score,
         overlap=limits.overlap,
         stuff_area=max(limits.stuff_area, limits.stuff_share * height * width),
