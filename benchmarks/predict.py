@@ -6,7 +6,8 @@ python benchmarks/predict.py [--model DIR | --preset small] [--size 375 1242] [-
 The same noise-and-boxes images as JPEG files and as a video. `network alone` has them in memory; `one after another`
 reads, predicts, draws and writes each image in turn, as a plain loop would. The command does all of it beside the
 network; its best speed is that of the network alone. The repeats of all ways alternate, and the best of each is told:
-other work on the machine only slows them down. An untrained network finds few objects: give --model for real ones.
+other work on the machine only slows them down, and hardly touches the processor time. An untrained network finds few
+objects: give --model for real ones.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def one_after_another(predictor: Predictor, images: list[Path], out: Path, batch
 
 
 def measure(work: Path, model: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of each way, the best of the repeats, and the share of its time that the command's network waited."""
+    """(wall, processor) seconds of each way, the best of the repeats, and the share of its time that the network of
+    the command waited."""
     predictor = load(model, device=options.device)
     images = sorted((work / "images").iterdir())
     pixels = [read_rgb(path) for path in images]
@@ -89,13 +91,14 @@ def measure(work: Path, model: Path, options: argparse.Namespace) -> dict[str, A
         "cupola predict, video": lambda: command("video.mp4"),
         "decoding the video alone": decode,
     }
-    best = dict.fromkeys(ways, float("inf"))
+    best = dict.fromkeys(ways, (float("inf"), float("inf")))
     for _ in range(options.repeats):
         for name, way in ways.items():
             shutil.rmtree(work / "out", ignore_errors=True)
-            start = time.perf_counter()
+            wall, processor = time.perf_counter(), time.process_time()
             way()
-            best[name] = min(best[name], time.perf_counter() - start)
+            wall, processor = time.perf_counter() - wall, time.process_time() - processor
+            best[name] = min(best[name][0], wall), min(best[name][1], processor)
     return {"seconds": best, "waiting": waits}
 
 
@@ -123,13 +126,12 @@ def main() -> None:
             save_network(model, network, {"things": THINGS, "stuff": STUFF})
         result = measure(work, model, options)
     size = f"{options.size[1]} x {options.size[0]}"
-    print(
-        f"{options.images} images of {size}, batch {options.batch}, {options.threads} threads, {options.model or options.preset}"
-    )
-    for way, seconds in result["seconds"].items():
-        print(f"  {way:28}{options.images / seconds:8.2f} images/s")
+    print(f"{options.images} images of {size}, batch {options.batch}, {options.threads} threads, {model}")
+    print(f"{'':28}{'images/s':>10}{'processor ms/image':>20}")
+    for way, (wall, processor) in result["seconds"].items():
+        print(f"{way:28}{options.images / wall:10.2f}{1000 * processor / options.images:20.0f}")
     for source, share in result["waiting"].items():
-        print(f"  the network waited {100 * share:.1f} % of its time for {source} (between first read and last write)")
+        print(f"the network waited {100 * share:.1f} % of its time for {source} (between first read and last write)")
     if options.json:
         about = {"versions": installed_versions(), "machine": platform.processor(), "options": vars(options)}
         options.json.write_text(json.dumps(about | result, indent=1, default=str) + "\n")
