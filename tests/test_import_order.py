@@ -30,7 +30,7 @@ LAYERS = (
     ("semantics",),
     ("motion",),
     ("pseudo_labels", "models"),
-    ("training",),
+    ("training", "weights"),
     ("prediction", "inspection", "scoring"),
     ("demo_report", "ablation"),
     ("demonstration",),

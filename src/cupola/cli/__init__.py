@@ -20,6 +20,10 @@ VERBS = {
     "predict": "panoptic maps of single images",
     "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
     "ablate pseudo-labels": "what each part of stage 1 is worth: the paper's tables, measured",
+    "weights list": "published weights: what there is, licences, where they are",
+    "weights get": "fetch published weights, resumable, checked",
+    "weights convert": "a published checkpoint becomes safetensors with a card",
+    "weights verify": "check that weights are whole",
     "doctor": "explain this machine: what is installed, what will run",
 }
 

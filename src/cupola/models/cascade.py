@@ -14,7 +14,7 @@ from cupola.models.layers import zero_bias
 from cupola.models.losses import box_loss, class_loss, mask_loss, region_weights
 from cupola.models.mask_head import MaskHead, mask_targets
 from cupola.models.pooler import pool
-from cupola.models.records import Detections, Target
+from cupola.models.records import Detections, LossPart, Target
 from cupola.models.settings import NetworkSettings
 
 Sizes = list[tuple[int, int]]
@@ -144,7 +144,7 @@ class RoiHeads(nn.Module):
 
     def stage_losses(
         self, number: int, logits: Tensor, deltas: Tensor, regions: list[Regions], targets: list[Target]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, LossPart]:
         """Class and box loss of one stage over the batch."""
         pairs = list(zip(regions, targets, strict=True))
         classes = torch.cat([region.classes(target, self.num_things) for region, target in pairs])
@@ -154,12 +154,15 @@ class RoiHeads(nn.Module):
         wanted = encode_boxes(objects, boxes, self.settings.box.code_weights[number])
         weights = torch.cat([region.weights for region in regions])
         kept = self.settings.negatives.mean_over_kept
+        count = len(foreground)
         return {
-            f"stage{number}_class": class_loss(logits, classes, weights, mean_over_kept=kept),
-            f"stage{number}_box": box_loss(deltas[foreground], wanted, len(foreground)),
+            f"stage{number}_class": LossPart(
+                class_loss(logits, classes, weights, mean_over_kept=kept), weights.sum() if kept else count
+            ),
+            f"stage{number}_box": LossPart(box_loss(deltas[foreground], wanted, count), count),
         }
 
-    def mask_losses(self, features: list[Tensor], regions: list[Regions], targets: list[Target]) -> dict[str, Tensor]:
+    def mask_losses(self, features: list[Tensor], regions: list[Regions], targets: list[Target]) -> dict[str, LossPart]:
         """Mask loss of the first stage's foreground regions (they come in random order, so the first are a sample)."""
         settings = self.settings.mask
         chosen = [r.select(r.foreground.nonzero().flatten()[: settings.positives or None]) for r in regions]
@@ -170,7 +173,7 @@ class RoiHeads(nn.Module):
             for region, target in zip(chosen, targets, strict=True)
         ]
         classes = [target.classes[region.matched] for region, target in zip(chosen, targets, strict=True)]
-        return {"mask": mask_loss(logits, torch.cat(classes), torch.cat(wanted))}
+        return {"mask": LossPart(mask_loss(logits, torch.cat(classes), torch.cat(wanted)), len(logits))}
 
     def losses(
         self,
@@ -179,15 +182,16 @@ class RoiHeads(nn.Module):
         targets: list[Target],
         sizes: Sizes,
         integrals: list[Tensor | None],
-        generator: torch.Generator,
-    ) -> dict[str, Tensor]:
+        generators: list[torch.Generator],
+    ) -> dict[str, LossPart]:
         """Losses of every stage and of the masks (spec-network 1.7, 1.8, 2.6).
 
-        proposals: boxes of each image; integrals: of its ignored pixels, None where there are none.
+        proposals: boxes of each image; integrals: of its ignored pixels, None where there are none; generators: one for
+        each image.
         """
         regions = [
             self.sampled(boxes, target, integral, generator)
-            for boxes, target, integral in zip(proposals, targets, integrals, strict=True)
+            for boxes, target, integral, generator in zip(proposals, targets, integrals, generators, strict=True)
         ]
         losses = self.mask_losses(features, regions, targets)
         return losses | self.cascade_losses(features, regions, targets, sizes, integrals)
@@ -199,9 +203,9 @@ class RoiHeads(nn.Module):
         targets: list[Target],
         sizes: Sizes,
         integrals: list[Tensor | None],
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, LossPart]:
         """Class and box losses of every stage, from the first stage's regions."""
-        losses: dict[str, Tensor] = {}
+        losses: dict[str, LossPart] = {}
         for number in range(len(self.box_head)):
             boxes = [region.boxes for region in regions]
             logits, deltas = self.stage(number, features, boxes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from cupola.semantics.backbones.settings import VitSizes
+
 
 @dataclass(frozen=True)
 class TrunkSettings:
@@ -24,6 +26,20 @@ class TrunkSettings:
     def channels(self) -> tuple[int, ...]:
         """Output channels of the four stages."""
         return tuple(width * (4 if self.block == "bottleneck" else 1) for width in self.widths)
+
+
+@dataclass(frozen=True)
+class VitSettings:
+    """A vision transformer as trunk, with a simple feature pyramid instead of `FeaturePyramid`.
+
+    architecture: dino_vits8, dino_vits16, dino_vitb8, dino_vitb16, or a transformer that timm knows by name, such as
+    vit_base_patch14_reg4_dinov2 or vit_base_patch16_dinov3; frozen: its weights stay as they are given; sizes: of the
+    transformer where they are not the published ones (DINO's only).
+    """
+
+    architecture: str = "dino_vitb16"
+    frozen: bool = False
+    sizes: VitSizes | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +164,7 @@ class NetworkSettings:
     """
 
     rows: int = 0
-    trunk: TrunkSettings = TrunkSettings()
+    trunk: TrunkSettings | VitSettings = TrunkSettings()
     fpn_channels: int = 256
     separable: bool = False
     rpn: RpnSettings = RpnSettings()
@@ -163,6 +179,11 @@ class NetworkSettings:
 def paper() -> NetworkSettings:
     """The published Panoptic Cascade Mask R-CNN with a ResNet-50 (spec-network 1), 73 million parameters."""
     return NetworkSettings()
+
+
+def vit_b() -> NetworkSettings:
+    """The heads of `paper` on a ViT-B/16, DINO's by default: later work reports its largest gains from it."""
+    return NetworkSettings(trunk=VitSettings())
 
 
 def small() -> NetworkSettings:
@@ -214,7 +235,3 @@ def tiny() -> NetworkSettings:
         mask=replace(base.mask, convolutions=2, channels=24, positives=8),
         semantic=replace(base.semantic, channels=24),
     )
-
-
-PRESETS = {"paper": paper, "small": small, "tiny": tiny}
-"""Presets by name, as `cupola train --network` takes them."""

@@ -71,7 +71,8 @@ def predict(
 
     Args:
         images: images and videos, folders of them, patterns such as 'photos/*.jpg', or one data set (its left images).
-        model: directory that `cupola train` wrote.
+        model: directory that `cupola train` or `cupola weights convert` wrote, a published checkpoint, a name such as
+            cups (`cupola weights list`), or a Hugging Face repository as user/name.
         out: directory for panoptic.json, panoptic/, overlays/ and report.html.
         threshold: score from which an object counts, 0 to 1.
         names: names of the classes: result.json of `cupola evaluate` (its matching), or YAML or JSON {id: name}.
@@ -86,6 +87,7 @@ def predict(
 
     Raises:
         CheckpointError: there is no usable network at `model`.
+        DownloadError: it is not on this machine and cannot be fetched.
         ConfigError: a setting is out of range, or `names` does not name this network's classes.
         DataError: there is no image, or none can be read.
         StoreError: `out` holds predictions of another network or by other settings.

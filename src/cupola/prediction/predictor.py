@@ -1,4 +1,4 @@
-"""`cupola.load(path)(image)`: a network ready for images."""
+"""`cupola.load(name)(image)`: a network ready for images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,10 +19,11 @@ from cupola.config import plain
 from cupola.devices import pick_device
 from cupola.errors import CheckpointError, ConfigError
 from cupola.io.coco_panoptic import from_segments
-from cupola.models import NetworkPrediction, PanopticNetwork, load_network, predict_views
+from cupola.models import NetworkPrediction, PanopticModel, predict_views
 from cupola.prediction.classes import ClassSystem, class_system
 from cupola.prediction.pixels import Picture, rgb_of, shrunk
 from cupola.prediction.result import Prediction, stuff_classes
+from cupola.weights.finding import find_network
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class PredictionSettings:
 class Predictor:
     """A network ready for images. Called on one, it gives a `Prediction`."""
 
-    network: PanopticNetwork
+    network: PanopticModel
     classes: ClassSystem
     device: torch.device
     settings: PredictionSettings = PredictionSettings()
@@ -142,7 +142,7 @@ def _probabilities(semantic: Tensor, size: tuple[int, int], *, logits: bool) -> 
 
 
 def load(
-    path: str | Path,
+    name: str | Path,
     *,
     device: str = "auto",
     threshold: float = 0.5,
@@ -152,10 +152,12 @@ def load(
     tta: bool = False,
     max_pixels: int = PredictionSettings.max_pixels,
 ) -> Predictor:
-    """A predictor from the directory that `cupola train` wrote.
+    """A predictor from a network, wherever it is.
 
     Args:
-        path: directory with model.safetensors and model.json.
+        name: directory that `cupola train` or `cupola weights convert` wrote; a published checkpoint; a name of
+            `cupola weights list` such as `cups`; or a repository of the Hugging Face hub, as user/name. What exists on
+            this machine goes first; the last two are fetched once.
         device: auto, cpu or cuda.
         threshold: score from which an object counts, 0 to 1.
         names: names of the classes: result.json of `cupola evaluate` (its matching), or YAML or JSON {id: name}.
@@ -167,22 +169,18 @@ def load(
         max_pixels: larger images are shrunk to so many pixels for the network; the results have the image's size.
 
     Raises:
-        CheckpointError: the directory holds no such network, or it is damaged.
+        CheckpointError: there is no such network, or it is damaged.
+        DownloadError: it is not on this machine and cannot be fetched.
         ConfigError: a setting is out of range, or `names` does not name this network's classes.
     """
     settings = PredictionSettings(threshold, overlap, stuff_area, tta, max_pixels)
     place = pick_device(device)
-    network, card = _network(path)
+    network, card = find_network(name)
     classes = class_system(card, None if names is None else Path(names))
     known = len(classes.things), len(classes.stuff)
     if known != (network.num_things, network.num_stuff):
         raise CheckpointError(
-            f"{path}: its card names {known[0]} thing and {known[1]} stuff classes, but the network has "
+            f"{name}: its card names {known[0]} thing and {known[1]} stuff classes, but the network has "
             f"{network.num_things} and {network.num_stuff}; train or convert it again"
         )
     return Predictor(network.to(place).eval(), classes, place, settings)
-
-
-def _network(name_or_path: str | Path) -> tuple[PanopticNetwork, dict[str, Any]]:
-    """The network ready for inference, and its card: the one place that knows where networks come from."""
-    return load_network(Path(name_or_path))

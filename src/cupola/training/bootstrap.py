@@ -12,7 +12,19 @@ from lightning_fabric import Fabric
 
 from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError
-from cupola.models import PRESETS, NetworkSettings, PanopticNetwork, load_network, save_network
+from cupola.models import (
+    PRESETS,
+    Mask2FormerSettings,
+    ModelSettings,
+    NetworkSettings,
+    PanopticModel,
+    PresetName,
+    VitSettings,
+    build_network,
+    load_backbone_weights,
+    load_network,
+    save_network,
+)
 from cupola.models.checkpoint import CARD
 from cupola.pseudo_labels import LabelStore
 from cupola.runs.directory import claim
@@ -96,8 +108,9 @@ def train(
     labels: Path,
     *,
     out: Path,
-    network: Literal["small", "tiny", "paper"] | NetworkSettings = "small",
+    network: PresetName | NetworkSettings | Mask2FormerSettings = "small",
     steps: int = 1500,
+    backbone: Path | None = None,
     settings: BootstrapSettings = BootstrapSettings(),
     seed: int = 0,
     device: Device = "auto",
@@ -110,7 +123,12 @@ def train(
     Args:
         labels: a finished label store, as `cupola pseudo-label` makes it.
         out: directory for model.safetensors, model.json, metrics.jsonl, config.yaml.
-        network: size of the network: small (minutes on a CPU), tiny (tests), paper (ResNet-50), or settings of its own.
+        network: one of the presets (docs/networks.md), or settings of its own: small (2 million parameters) learns
+            from nothing in minutes on a CPU; tiny (0.2 million) is for tests; paper (73 million) is the published
+            ResNet-50; vit-b (138 million) has its heads on a ViT-B/16, for weights of DINO and its successors;
+            mask2former (44 million) is another architecture on a ResNet-50, and needs the extra of that name.
+        backbone: file of weights that the trunk of the network starts from, as its publisher gives it
+            (docs/weights.md); by default it starts from nothing.
         steps: training steps.
         settings: how it learns.
         seed: another seed gives another network.
@@ -125,17 +143,24 @@ def train(
         StoreError: `labels` is no finished label store, or `out` holds a run of other settings.
         TrainingError: there is nothing to learn from, or a loss is not finite.
         ConfigError: a setting is out of range, or the device is not there.
+        CheckpointError: `backbone` is missing, damaged, unsafe or of another architecture.
         DiskError: writing failed; the state saved before is kept.
     """
     if steps < 1:
         raise ConfigError(f"training needs at least one step, not {steps}")
     if time_limit is not None and not time_limit > 0:
         raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
+    shape = PRESETS[network]() if isinstance(network, str) else network
+    trunk = shape.trunk
+    if backbone is None and isinstance(trunk, VitSettings) and trunk.frozen:
+        raise ConfigError(f"the trunk {trunk.architecture} is frozen, so it needs weights: name a file as --backbone")
+    if backbone is not None and not (out / CARD).is_file():
+        load_backbone_weights(build_network(shape, 1, 1), backbone)  # a wrong file is said before `out` is taken
     fabric = make_fabric(device, settings.precision)
     store = LabelStore.open(labels)
     claim(
-        out, MAY_DIFFER, labels=labels, out=out, network=network, steps=steps, settings=settings, seed=seed,
-        device=device, time_limit=time_limit,
+        out, MAY_DIFFER, labels=labels, out=out, network=network, backbone=backbone, steps=steps, settings=settings,
+        seed=seed, device=device, time_limit=time_limit,
     )  # fmt: skip
     paste = settings.copy_paste
     data = load_data(store, skip_empty=settings.skip_empty, min_side=paste.min_side, bank_size=paste.bank, seed=seed)
@@ -144,7 +169,8 @@ def train(
         facts = dict(load_network(out)[1]["training"])
         require_same_data(out, facts["fingerprint"], data.fingerprint)
         return _result(out, store, facts)
-    model = _initial(PRESETS[network]() if isinstance(network, str) else network, store, seed)
+    model = _initial(shape, store, seed)
+    started = None if backbone is None else load_backbone_weights(model, backbone).card()
     batches = BatchSettings(settings.batch, canvas, seed, settings.augment, paste)
     task = BootstrapTask(data, batches, settings.self_labels, out)
     done = run_training(
@@ -158,6 +184,7 @@ def train(
         "steps": done.step,
         "seconds": round(done.seconds, 1),
         "seed": seed,
+        "backbone": started,
         "image_size": list(canvas),
         "labels": store.facts(),
         "versions": installed_versions(),
@@ -182,11 +209,11 @@ def make_fabric(device: Device, precision: Precision) -> Fabric:
     return fabric
 
 
-def _initial(settings: NetworkSettings, store: LabelStore, seed: int) -> PanopticNetwork:
+def _initial(settings: ModelSettings, store: LabelStore, seed: int) -> PanopticModel:
     """The untrained network; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PanopticNetwork(settings, len(store.things), len(store.stuff))
+        return build_network(settings, len(store.things), len(store.stuff))
 
 
 def _result(out: Path, store: LabelStore, facts: dict[str, Any]) -> TrainingResult:

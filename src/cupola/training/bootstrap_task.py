@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cupola.errors import StoreError
-from cupola.models import PanopticNetwork
+from cupola.models import PanopticModel
 from cupola.training.data import TrainingData
 from cupola.training.sampler import Batches, BatchSettings
 from cupola.training.self_labels import (
@@ -36,11 +36,11 @@ class BootstrapTask:
         """Of all images and labels."""
         return self._data.fingerprint
 
-    def parameters(self, network: PanopticNetwork) -> Iterable[tuple[str, nn.Parameter]]:
+    def parameters(self, network: PanopticModel) -> Iterable[tuple[str, nn.Parameter]]:
         """All of them."""
         return network.named_parameters()
 
-    def train_mode(self, network: PanopticNetwork) -> None:
+    def train_mode(self, network: PanopticModel) -> None:
         """Norms learn too."""
         network.train()
 
@@ -51,7 +51,7 @@ class BootstrapTask:
             self._batches = batches
             yield batches
 
-    def before_step(self, step: int, share: float, network: PanopticNetwork) -> None:
+    def before_step(self, step: int, share: float, network: PanopticModel) -> None:
         """Makes the round of self-labels that is due."""
         due = self._self_labels.rounds_due(share)
         if due > self._rounds:
@@ -60,14 +60,14 @@ class BootstrapTask:
             write_self_labels(self._out, self._data, found, due)
             self._use(due)
 
-    def after_step(self, step: int, network: PanopticNetwork) -> None:
+    def after_step(self, step: int, network: PanopticModel) -> None:
         """Nothing."""
 
     def state(self) -> Mapping[str, Tensor]:
         """The number of rounds; what they found lies beside it (`write_self_labels`)."""
         return {"rounds": torch.tensor(self._rounds)}
 
-    def restore(self, state: Mapping[str, Tensor], network: PanopticNetwork) -> None:
+    def restore(self, state: Mapping[str, Tensor], network: PanopticModel) -> None:
         """Learns from the last round on. Raises `StoreError` where its labels are missing or damaged."""
         if "rounds" not in state:
             raise StoreError(f"the state in {self._out} is of another version of cupola; choose another --out")

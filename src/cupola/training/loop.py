@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cupola.errors import ConfigError, TrainingError
-from cupola.models import PanopticNetwork
+from cupola.models import PanopticModel
 from cupola.progress import progress
 from cupola.runs.metrics import Metrics
 from cupola.runs.signals import stopping
@@ -95,11 +95,11 @@ class Task(Protocol):
         """Of all that it learns from: a run goes on only with the same."""
         ...
 
-    def parameters(self, network: PanopticNetwork) -> Iterable[tuple[str, nn.Parameter]]:
+    def parameters(self, network: PanopticModel) -> Iterable[tuple[str, nn.Parameter]]:
         """Those that are trained, by name; all others stay as they are."""
         ...
 
-    def train_mode(self, network: PanopticNetwork) -> None:
+    def train_mode(self, network: PanopticModel) -> None:
         """Puts the network into the mode in which it is trained, such as with norms frozen."""
         ...
 
@@ -107,11 +107,11 @@ class Task(Protocol):
         """Where batches come from, for as long as the context lasts."""
         ...
 
-    def before_step(self, step: int, share: float, network: PanopticNetwork) -> None:
+    def before_step(self, step: int, share: float, network: PanopticModel) -> None:
         """Before the batch of `step` (from 0 on) is asked for; share: of the run that is over, 0..1."""
         ...
 
-    def after_step(self, step: int, network: PanopticNetwork) -> None:
+    def after_step(self, step: int, network: PanopticModel) -> None:
         """After the weights were changed in `step`, and before the state is saved."""
         ...
 
@@ -119,7 +119,7 @@ class Task(Protocol):
         """What the task needs to go on after a stop, saved with the weights."""
         ...
 
-    def restore(self, state: Mapping[str, Tensor], network: PanopticNetwork) -> None:
+    def restore(self, state: Mapping[str, Tensor], network: PanopticModel) -> None:
         """Puts back what `state` gave; the network's weights are those of that moment. Raises `StoreError`."""
         ...
 
@@ -144,15 +144,15 @@ def learning_rate(step: int, share: float, settings: OptimizerSettings) -> float
     return settings.learning_rate * warm * cosine
 
 
-def run_training(fabric: Fabric, network: PanopticNetwork, task: Task, out: Path, plan: Plan) -> Progress:
+def run_training(fabric: Fabric, network: PanopticModel, task: Task, out: Path, plan: Plan) -> Progress:
     """Trains `network` in place, going on where `out` has a state. Returns how far it came.
 
     Raises `TrainingError` where a loss is not finite, `DiskError` where a state cannot be written (the one before
     stays), `StoreError` where the state is not of this run, `KeyboardInterrupt` after SIGINT or SIGTERM, with the state
     saved.
     """
+    trained = [(name, p) for name, p in task.parameters(network) if p.requires_grad]  # a frozen trunk's do not
     network.requires_grad_(False)
-    trained = list(task.parameters(network))
     for _, parameter in trained:
         parameter.requires_grad_()
     raw = make_optimizer(network, trained, plan.optimizer)
