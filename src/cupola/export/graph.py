@@ -57,10 +57,10 @@ def build_model(
     image = builder.input("image", ir.DataType.UINT8, ["height", "width", 3])
     least = builder.input("score_threshold", FLOAT, [], const_value=ir.tensor(np.float32(threshold)))
     extent = op.Shape(image, start=0, end=2)
-    photo = _photo(op, image, extent, network.settings.rows)
+    photo = enlarged(op, image, extent, network.settings.rows)
     size = op.Shape(photo, start=2, end=4)
     dense = add_dense(op, network, _padded(op, photo, size))
-    semantic = _channels(op, dense[0], size, extent, enlarged=network.settings.rows > 0)
+    semantic = _channels(op, dense[0], size, extent, rescaled=network.settings.rows > 0)
     found = _find(op, network, dense[1:], size, extent, least) if things else _nothing(op, network)
     _add_outputs(builder, network, found, semantic, extent, things, stuff)
     return finished(builder, notes)
@@ -77,7 +77,7 @@ def finished(builder: GraphBuilder, notes: dict[str, str]) -> ir.Model:
     return model
 
 
-def _photo(op: OpBuilder, image: ir.Value, extent: ir.Value, rows: int) -> ir.Value:
+def enlarged(op: OpBuilder, image: ir.Value, extent: ir.Value, rows: int) -> ir.Value:
     """Bytes h x w x 3 to colours in [0, 1], 1 x 3 x h x w, enlarged as `size_to_predict` has it."""
     photo = op.Unsqueeze(op.Transpose(op.Div(op.Cast(image, to=FLOAT), 255.0), perm=[2, 0, 1]), [0])
     if not rows:
@@ -105,10 +105,10 @@ def _padded(op: OpBuilder, photo: ir.Value, size: ir.Value) -> ir.Value:
     return op.Pad(normal, op.Concat(constant(op, [0] * 6, np.int64), missing, axis=0))
 
 
-def _channels(op: OpBuilder, logits: ir.Value, size: ir.Value, extent: ir.Value, *, enlarged: bool) -> ir.Value:
+def _channels(op: OpBuilder, logits: ir.Value, size: ir.Value, extent: ir.Value, *, rescaled: bool) -> ir.Value:
     """Semantic channel of each pixel of the image, int64 h x w."""
     cut = op.Slice(logits, [0, 0], size, [2, 3])
-    return op.Squeeze(op.ArgMax(_resized(op, cut, extent) if enlarged else cut, axis=1, keepdims=0), [0])
+    return op.Squeeze(op.ArgMax(_resized(op, cut, extent) if rescaled else cut, axis=1, keepdims=0), [0])
 
 
 def _limits(op: OpBuilder, extent: ir.Value) -> ir.Value:
