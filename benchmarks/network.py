@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cupola.models import PRESETS, PanopticNetwork, Target, boxes_of_masks
-from cupola.models.boxes import integral_image
+from cupola.models.boxes import integral_image, one_each
 
 THINGS, STUFF, OBJECTS = 3, 12, 6
 
@@ -79,6 +79,7 @@ def training_step(
     clock: Clock,
 ) -> None:
     """The same calls as `PanopticNetwork.losses`, timed one by one."""
+    generators = one_each(generator, len(images))
     rpn, heads, settings = network.proposal_generator, network.roi_heads, network.settings
     sizes = [(image.shape[1], image.shape[2]) for image in images]
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
@@ -89,26 +90,26 @@ def training_step(
         with clock("pyramid"):
             features = network.backbone.pyramid(trunk)
         with clock("semantic head and loss"):
-            losses = {"semantic": network.semantic_loss(features, targets, generator)}
+            losses = {"semantic": network.semantic_loss(features, targets, generators)}
         with clock("RPN head"):
             anchors = rpn.anchors(features)
             logits, deltas = rpn.rpn_head(features)
         with clock("anchor matching, RPN loss"):
             integrals: list[Tensor | None] = [integral_image(target.ignore) for target in targets]
-            losses |= rpn.losses(anchors, logits, deltas, targets, integrals, settings.negatives, generator)
+            losses |= rpn.losses(anchors, logits, deltas, targets, integrals, settings.negatives, generators)
         with clock("proposals (NMS)"):
             boxes = [box for box, _ in rpn.proposals(anchors, logits, deltas, sizes)]
         with clock("region matching"):
             regions = [
-                heads.sampled(box, target, integral, generator)
-                for box, target, integral in zip(boxes, targets, integrals, strict=True)
+                heads.sampled(box, target, integral, source)
+                for box, target, integral, source in zip(boxes, targets, integrals, generators, strict=True)
             ]
         with clock("mask head and loss"):
             losses |= heads.mask_losses(features, regions, targets)
         with clock("box heads and losses"):
             losses |= heads.cascade_losses(features, regions, targets, sizes, integrals)
     with clock("backward"):
-        torch.stack(list(losses.values())).sum().backward()
+        torch.stack([part.mean for part in losses.values()]).sum().backward()
     with clock("clip and optimiser"):
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()

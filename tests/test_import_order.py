@@ -30,9 +30,10 @@ LAYERS = (
     ("semantics",),
     ("motion",),
     ("pseudo_labels", "models"),
-    ("training",),
-    ("prediction", "inspection", "scoring"),
-    ("demo_report", "ablation"),
+    ("training", "weights"),
+    ("prediction", "export", "inspection", "scoring"),
+    ("experiment",),
+    ("demo_report", "ablation", "finetuning"),
     ("demonstration",),
     ("cli",),
 )

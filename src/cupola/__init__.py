@@ -13,14 +13,20 @@ _HOMES = {
     "CrfSettings": "cupola.semantics.crf",
     "Prediction": "cupola.prediction",
     "ablate_pseudo_labels": "cupola.ablation",
+    "ablate_training": "cupola.ablation",
+    "convert_weights": "cupola.weights",
     "demo": "cupola.demonstration",
     "dense_crf": "cupola.semantics.crf",
     "doctor": "cupola.diagnosis",
     "evaluate": "cupola.scoring",
     "export_labels": "cupola.pseudo_labels",
+    "export_onnx": "cupola.export",
+    "finetune": "cupola.finetuning",
+    "get_weights": "cupola.weights",
     "import_labels": "cupola.pseudo_labels",
     "inspect": "cupola.inspection",
     "learn_semantics": "cupola.semantics.learning",
+    "list_weights": "cupola.weights",
     "load": "cupola.prediction",
     "open_dataset": "cupola.data",
     "predict": "cupola.prediction",
@@ -29,6 +35,7 @@ _HOMES = {
     "self_train": "cupola.training",
     "semantic_maps": "cupola.semantics.command",
     "train": "cupola.training",
+    "verify_weights": "cupola.weights",
 }
 """Where each public name lives; it is imported when first asked for."""
 

@@ -33,6 +33,10 @@ class CheckpointError(CupolaError):
     """A checkpoint is missing, damaged, unsafe or of another architecture."""
 
 
+class DownloadError(CupolaError):
+    """A file could not be fetched: no connection, a refusal, or another content than the known one."""
+
+
 class TrainingError(CupolaError):
     """Training cannot go on: a loss is not finite, or there is nothing to learn from."""
 

@@ -88,3 +88,27 @@ def test_help_of_a_verb_teaches_its_arguments(capsys):
         main(["doctor", "--help"])
     assert end.value.code == 0
     assert "a directory whose disk is examined" in capsys.readouterr().out
+
+
+def _brew(leaves: list[str], *, strong: bool = False, sugar: bool = True) -> None:
+    """Makes tea.
+
+    Args:
+        leaves: what goes in.
+        strong: more of it.
+        sugar: sweeten it.
+    """
+
+
+@pytest.mark.parametrize(
+    ("words", "strong", "sugar"),
+    [
+        (["a"], False, True),
+        (["a", "--strong"], True, True),
+        (["--strong", "a"], True, True),
+        (["a", "--strong", "--sugar", "false"], True, False),
+        (["--strong", "false", "a"], False, True),
+    ],
+)
+def test_a_switch_without_a_value_is_on(words, strong, sugar):
+    assert _parse("brew", _brew, words) == {"leaves": ["a"], "strong": strong, "sugar": sugar}

@@ -45,6 +45,16 @@ def change(directory, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+def test_a_card_without_an_architecture_is_a_cascade(saved):
+    network, directory = saved
+    content = json.loads((directory / CARD).read_text())
+    assert content.pop("architecture") == "cascade"
+    (directory / CARD).write_text(json.dumps(content))
+    again, _ = load_network(directory)
+    assert isinstance(again, PanopticNetwork)
+    assert again.settings == network.settings
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -58,6 +68,7 @@ def change(directory, **values):
         (lambda d: change(d, num_things=0), "unknown parameter"),
         (lambda d: change(d, num_stuff="many"), "does not describe a network"),
         (lambda d: change(d, settings={"depth": 3}), "no setting 'depth'"),
+        (lambda d: change(d, architecture="pyramid"), "no architecture 'pyramid', known are cascade"),
         (lambda d: change(d, format=99), "later cupola"),
     ],
 )

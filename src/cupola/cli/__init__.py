@@ -15,12 +15,19 @@ VERBS = {
     "semantics": "the pseudo classes of stage 1 alone",
     "import-labels": "pseudo labels of the published code become a label store",
     "export-labels": "a label store as the published code's pseudo labels",
+    "export onnx": "a trained network as an ONNX file, which runs without torch",
     "learn semantics": "train the pseudo classes' network on stereo images, without labels",
     "train": "stage 2: train the panoptic network on a label store",
     "self-train": "stage 3: the network teaches itself on images without labels",
+    "finetune": "a network learns true classes from a few annotated images, or from many",
     "predict": "panoptic maps of single images",
     "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
     "ablate pseudo-labels": "what each part of stage 1 is worth: the paper's tables, measured",
+    "ablate training": "what each part of training is worth: the paper's table 7c on rendered streets",
+    "weights list": "published weights: what there is, licences, where they are",
+    "weights get": "fetch published weights, resumable, checked",
+    "weights convert": "a published checkpoint becomes safetensors with a card",
+    "weights verify": "check that weights are whole",
     "doctor": "explain this machine: what is installed, what will run",
 }
 
@@ -96,7 +103,7 @@ def _parse(verb: str, command: Any, arguments: list[str], presets: Any = None) -
         if not action.option_strings and get_origin(hint) is list:
             action._typehint, action.nargs, action.metavar = get_args(hint)[0], "+", action.dest.upper()
     try:
-        values = parser.instantiate_classes(parser.parse_args(arguments))
+        values = parser.instantiate_classes(parser.parse_args(_with_values(parser, arguments)))
     except ArgumentError as error:
         raise _explained(verb, parser, error) from error
     return {
@@ -113,6 +120,16 @@ def _optional_positionals(command: Any) -> set[str]:
         for name, parameter in signature(command).parameters.items()
         if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD and parameter.default is not Parameter.empty
     }
+
+
+def _with_values(parser: Any, arguments: list[str]) -> list[str]:
+    """The arguments, where a yes-or-no option without a value means yes: `--tta`."""
+    actions = [action for action in parser._actions if getattr(action, "_typehint", None) is bool]
+    switches = {option for action in actions for option in action.option_strings}
+    return [
+        f"{word}=true" if word in switches and value.lower() not in ("true", "false", "yes", "no") else word
+        for word, value in zip(arguments, [*arguments[1:], ""], strict=False)
+    ]
 
 
 def _explained(verb: str, parser: Any, error: Exception) -> Exception:

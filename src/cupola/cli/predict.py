@@ -8,8 +8,19 @@ command = predict
 
 
 def show(result: PredictionRun) -> None:
-    """Says how many images were done, which were not, and where the results are."""
+    """Says how many images were done and how fast, what was not read, and where the results are."""
     print(f"{len(result.keys)} images: {result.out}/panoptic.json, panoptic/, overlays/")
+    if result.fresh:
+        total = sum(result.seconds.values())
+        waited = result.seconds["reading"] + result.seconds["writing"]
+        print(
+            f"{result.fresh} of them now, {result.fresh / total:.2f} a second; the network waited for images and files "
+            f"{100 * waited / total:.0f} % of the time"
+        )
+    else:
+        print("all of them were there already")
+    for remark in result.remarks:
+        print(f"in part: {remark}")
     for failure in result.failures:
         print(f"left out: {failure}")
     print(f"report: {result.report}")

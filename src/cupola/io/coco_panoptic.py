@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, UInt8
+from scipy.ndimage import find_objects
 
 from cupola.errors import StoreError
 from cupola.io.files import write_json
@@ -49,7 +50,8 @@ def ids_to_rgb(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """Segment ids 0 .. 2^24 - 1 as R + 256 G + 65536 B. Raises `ValueError` outside that range."""
     if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
         raise ValueError(f"segment ids {ids.min()}..{ids.max()} are outside 0..{MAX_ID}")
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
+    little_endian = np.ascontiguousarray(ids, "<i4").view(np.uint8)
+    return little_endian.reshape(*ids.shape, 4)[..., :3].copy()
 
 
 def rgb_to_ids(rgb: UInt8[np.ndarray, "h w 3"]) -> Int32[np.ndarray, "h w"]:
@@ -80,18 +82,30 @@ def to_segments(
         ids[position] = len(segments) + 1
         score = (scores or {}).get(instance) if instance else None
         segments.append(Segment(len(segments) + 1, category, category in things, area, score))
-    return ids[inverse.reshape(packed.shape)], tuple(segments)
+    image = ids[inverse.reshape(packed.shape)]
+    return image, with_boxes(image, segments)
+
+
+def with_boxes(ids: Int32[np.ndarray, "h w"], segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The segments with the boxes that they have in the image of their ids 1, 2, ..; some readers insist on them."""
+    found = find_objects(ids, max((segment.id for segment in segments), default=0))
+    boxes = {
+        number: (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        for number, (rows, columns) in ((n, place) for n, place in enumerate(found, 1) if place is not None)
+    }
+    return tuple(replace(segment, box=boxes.get(segment.id)) for segment in segments)
 
 
 def from_segments(ids: Int32[np.ndarray, "h w"], segments: Sequence[Segment]) -> PanopticMap:
-    """The panoptic map of segment ids; ids without a description are void. Instances keep the segment ids of things."""
-    known, inverse = np.unique(ids, return_inverse=True)
-    described = {segment.id: segment for segment in segments}
-    found = [described.get(int(value)) for value in known]
-    classes = np.array([VOID if segment is None else segment.category for segment in found], np.int16)
-    instances = np.array([0 if segment is None or not segment.is_thing else segment.id for segment in found], np.int32)
-    inverse = inverse.reshape(ids.shape)
-    return PanopticMap(classes[inverse], instances[inverse])
+    """The panoptic map of segment ids; ids without a description are void. Instances keep the segment ids of things,
+    except crowds."""
+    highest = int(ids.max(initial=0))
+    classes, instances = np.full(highest + 1, VOID, np.int16), np.zeros(highest + 1, np.int32)
+    for segment in segments:
+        if segment.id <= highest:
+            classes[segment.id] = segment.category
+            instances[segment.id] = segment.id if segment.is_thing and not segment.is_crowd else 0
+    return PanopticMap(classes[ids], instances[ids])
 
 
 def write_map(path: Path, ids: Int32[np.ndarray, "h w"]) -> None:
@@ -112,8 +126,9 @@ def write_index(
             "image_id": number,
             "file_name": a.file_name,
             "segments_info": [
-                {"id": s.id, "category_id": s.category, "area": s.area, "iscrowd": 0}
+                {"id": s.id, "category_id": s.category, "area": s.area, "iscrowd": int(s.is_crowd)}
                 | ({} if s.score is None else {"score": round(s.score, 4)})
+                | ({} if s.box is None else {"bbox": list(s.box)})
                 for s in a.segments
             ],
         }
@@ -150,12 +165,17 @@ def _annotation(entry: dict[str, Any], image: dict[str, Any], is_thing: dict[int
     name = PurePosixPath(entry["file_name"])
     if name.is_absolute() or ".." in name.parts:
         raise ValueError(f"file_name {name} leaves the folder")
-    segments = tuple(
-        Segment(int(s["id"]), int(s["category_id"]), is_thing[s["category_id"]], int(s.get("area", 0)), s.get("score"))
-        for s in entry["segments_info"]
-    )
+    segments = tuple(_segment(s, is_thing) for s in entry["segments_info"])
     key = str(image.get("key", name.stem))
     return Annotation(key, str(name), str(image["file_name"]), int(image["height"]), int(image["width"]), segments)
+
+
+def _segment(entry: dict[str, Any], is_thing: dict[int, bool]) -> Segment:
+    category = int(entry["category_id"])
+    box = entry.get("bbox")
+    where = None if box is None else (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
+    area, crowd = int(entry.get("area", 0)), bool(entry.get("iscrowd", 0))
+    return Segment(int(entry["id"]), category, is_thing[category], area, entry.get("score"), where, crowd)
 
 
 def read_map(folder: Path, annotation: Annotation) -> PanopticMap:

@@ -131,6 +131,23 @@ def image_size(path: Path) -> tuple[int, int]:
     return size
 
 
+def holds_several(path: Path) -> bool:
+    """Whether a PNG, WebP or TIFF holds more pictures than the first, which is the one that is read."""
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".webp", ".tif", ".tiff"):
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 12)
+        if suffix.startswith(".tif"):
+            return cv2.imcount(str(path)) > 1
+    except (OSError, cv2.error):
+        return False
+    if suffix == ".webp":
+        return head[12:16] == b"VP8X" and bool(head[20] & 2)
+    return b"acTL" in head.partition(b"IDAT")[0]
+
+
 def write_png(path: Path, image: np.ndarray) -> None:
     """Writes 8 or 16 bit channels (BGR) as PNG, atomically. Raises `DiskError`."""
     encoded, content = cv2.imencode(".png", image)

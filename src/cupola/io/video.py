@@ -23,7 +23,8 @@ DECODE_AHEAD = 30
 a second of video, the usual distance of key frames."""
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def open_video(path: Path) -> av.container.InputContainer:
+    """An open file with a stream of video. Raises `ImageError` where it is missing or no video."""
     if not path.is_file():
         raise ImageError(f"{path} does not exist")
     try:
@@ -36,6 +37,12 @@ def _open(path: Path) -> av.container.InputContainer:
         container.close()
         raise ImageError(f"{path} holds no video stream that can be read; record or copy it again")
     return container
+
+
+def rgb_of_frame(frame: av.VideoFrame, *, upright: bool) -> UInt8[np.ndarray, "h w 3"]:
+    """A frame as RGB, as it is stored or `upright`, as a player shows it: phones record lying frames and say so."""
+    image: UInt8[np.ndarray, "h w 3"] = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))) if upright and frame.rotation else image
 
 
 class VideoReader:
@@ -51,7 +58,7 @@ class VideoReader:
         self._start()
 
     def _start(self) -> None:
-        self._container = _open(self.path)
+        self._container = open_video(self.path)
         self._stream = self._container.streams.video[0]
         self._decoded: Iterator[av.VideoFrame] = self._container.decode(self._stream)
         self._next = 0
@@ -83,8 +90,9 @@ class VideoReader:
         breaks off may hold fewer than its header says; reading past its end says so. Raises `ImageError`."""
         return int(self._stream.frames) or len(self._packets)
 
-    def read(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Frame `index` as RGB. Raises `ImageError` where the video ends or breaks off before it."""
+    def read(self, index: int, *, upright: bool = False) -> UInt8[np.ndarray, "h w 3"]:
+        """Frame `index` as RGB, as it is stored or `upright`, as a player shows it. Raises `ImageError` where the video
+        ends or breaks off before it."""
         if index < 0:
             raise ValueError(f"a frame's index must not be negative, but is {index}")
         if self._last is None or self._last[0] != index:
@@ -93,8 +101,7 @@ class VideoReader:
             while self._next <= index:
                 frame = self._decode_next(index)
             self._last = index, frame
-        image: UInt8[np.ndarray, "h w 3"] = self._last[1].to_ndarray(format="rgb24")
-        return image
+        return rgb_of_frame(self._last[1], upright=upright)
 
     def _decode_next(self, wanted: int) -> av.VideoFrame:
         try:
@@ -111,7 +118,7 @@ class VideoReader:
     def _packets(self) -> list[tuple[int | None, bool]]:
         """(time of presentation, is a key frame) of every packet, in order of presentation where times are known."""
         found = []
-        with _open(self.path) as container:
+        with open_video(self.path) as container:
             try:
                 for packet in container.demux(container.streams.video[0]):
                     if packet.size and not packet.is_discard:

@@ -15,6 +15,9 @@ from torchvision.ops import batched_nms, nms
 MAX_LOG_SCALE = math.log(1000 / 16)
 """A box grows at most by this log factor in one step (spec-network 1.5)."""
 
+MAX_SEED = 2**62
+"""Seeds of one image's draws are below this."""
+
 CodeWeights = tuple[float, float, float, float]
 """Factors of (dx, dy, dw, dh)."""
 
@@ -134,6 +137,13 @@ def sample(
 
     positives = draw(1, int(count * positive_share))
     return positives, draw(0, count - len(positives))
+
+
+def one_each(generator: torch.Generator, images: int) -> list[torch.Generator]:
+    """A source of draws for each image, seeded by one draw from `generator`: what is drawn for an image then depends
+    on its place in the batch alone, not on the other images."""
+    seeds = torch.randint(MAX_SEED, (images,), generator=generator, device=generator.device).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def suppress(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -15,8 +15,8 @@ from cupola import __version__
 from cupola.config import plain
 from cupola.errors import CheckpointError
 from cupola.io import write_bytes, write_json
-from cupola.models.panoptic import PanopticNetwork
-from cupola.models.settings import NetworkSettings
+from cupola.models.architectures import ARCHITECTURES, architecture_of, build_network
+from cupola.models.interface import PanopticModel
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
@@ -24,7 +24,7 @@ FORMAT = 1
 """Version of the two files; a reader refuses later ones."""
 
 
-def save_network(directory: Path, network: PanopticNetwork, card: dict[str, Any]) -> None:
+def save_network(directory: Path, network: PanopticModel, card: dict[str, Any]) -> None:
     """Writes `model.safetensors` and `model.json` into `directory`, each atomically, the card last. Raises `DiskError`.
 
     card: what else a reader wants to know, such as `things` and `stuff` (pseudo class of each detection class and of
@@ -35,6 +35,7 @@ def save_network(directory: Path, network: PanopticNetwork, card: dict[str, Any]
     content = {
         "format": FORMAT,
         "cupola": __version__,
+        "architecture": architecture_of(network.settings),
         "num_things": network.num_things,
         "num_stuff": network.num_stuff,
         "settings": plain(network.settings),
@@ -43,15 +44,18 @@ def save_network(directory: Path, network: PanopticNetwork, card: dict[str, Any]
     write_json(directory / CARD, content)
 
 
-def load_network(directory: Path) -> tuple[PanopticNetwork, dict[str, Any]]:
+def load_network(directory: Path) -> tuple[PanopticModel, dict[str, Any]]:
     """The network of `directory` on the CPU, in evaluation mode, and its card.
 
     Raises `CheckpointError` if a file is missing or damaged, or if weights and settings do not fit together.
     """
     content = _read_card(directory / CARD)
     try:
-        settings = settings_from(NetworkSettings, content["settings"])
-        network = PanopticNetwork(settings, int(content["num_things"]), int(content["num_stuff"]))
+        name = str(content.get("architecture", "cascade"))  # the only one there was before the field
+        if name not in ARCHITECTURES:
+            raise ValueError(f"there is no architecture {name!r}, known are {', '.join(ARCHITECTURES)}")
+        settings = settings_from(ARCHITECTURES[name], content["settings"])
+        network = build_network(settings, int(content["num_things"]), int(content["num_stuff"]))
         card = dict(content["card"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{directory / CARD} does not describe a network ({error}); copy it again") from error
@@ -62,15 +66,20 @@ def load_network(directory: Path) -> tuple[PanopticNetwork, dict[str, Any]]:
 def settings_from(kind: type[Any], values: dict[str, Any]) -> Any:
     """A settings dataclass from what `cupola.config.plain` made of it. Raises `ValueError` on an unknown name."""
     hints = get_type_hints(kind)
-    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(kind)})
+    fields = {field.name for field in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - fields)
     if unknown:
         raise ValueError(f"{kind.__name__} has no setting {unknown[0]!r}")
-    return kind(
-        **{
-            name: settings_from(hints[name], value) if dataclasses.is_dataclass(hints[name]) else _tuples(value)
-            for name, value in values.items()
-        }
-    )
+    return kind(**{name: _setting(hints[name], value) for name, value in values.items()})
+
+
+def _setting(hint: Any, value: Any) -> Any:
+    """One setting; where it may be one of several dataclasses, the names in it tell which."""
+    kinds = [kind for kind in (get_args(hint) or (hint,)) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    if not kinds or not isinstance(value, dict):
+        return _tuples(value)
+    fitting = [kind for kind in kinds if value.keys() <= {field.name for field in dataclasses.fields(kind)}]
+    return settings_from(next(iter(fitting), kinds[0]), value)
 
 
 def _tuples(value: Any) -> Any:
@@ -91,7 +100,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     return content
 
 
-def _load_weights(path: Path, network: PanopticNetwork) -> None:
+def _load_weights(path: Path, network: PanopticModel) -> None:
     try:
         weights = load_tensors(path.read_bytes())
     except FileNotFoundError as error:

@@ -8,10 +8,20 @@ from torch.nn import functional
 
 from cupola.models.layers import NormedConv, NormedSeparable
 from cupola.models.resnet import ResNet
-from cupola.models.settings import TrunkSettings
+from cupola.models.settings import TrunkSettings, VitSettings
+from cupola.models.vit import SimpleFeaturePyramid
 
 LEVELS = (2, 3, 4, 5)
 """Levels that have a lateral convolution; level k has stride 2^k."""
+
+
+def make_pyramid(
+    settings: TrunkSettings | VitSettings, channels: int, *, with_p6: bool, separable: bool
+) -> FeaturePyramid | SimpleFeaturePyramid:
+    """The pyramid that belongs to a trunk, with the trunk in it."""
+    if isinstance(settings, VitSettings):
+        return SimpleFeaturePyramid(settings, channels, with_p6=with_p6, separable=separable)
+    return FeaturePyramid(settings, channels, with_p6=with_p6, separable=separable)
 
 
 class FeaturePyramid(nn.Module):

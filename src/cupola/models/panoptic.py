@@ -11,14 +11,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cupola.models.boxes import clip_boxes, has_area, integral_image
+from cupola.models.boxes import clip_boxes, has_area, integral_image, one_each
 from cupola.models.cascade import RoiHeads, Sizes
-from cupola.models.fpn import FeaturePyramid
+from cupola.models.fpn import make_pyramid
+from cupola.models.interface import PanopticModel
 from cupola.models.layers import upsample
 from cupola.models.losses import semantic_loss as pixel_loss
 from cupola.models.mask_head import paste_masks
 from cupola.models.merge import merge_panoptic
-from cupola.models.records import IGNORE, Detections, NetworkPrediction, Target
+from cupola.models.records import IGNORE, Detections, LossPart, NetworkPrediction, Target
 from cupola.models.rpn import RegionProposalNetwork
 from cupola.models.semantic_head import STRIDE, SemanticHead
 from cupola.models.settings import MergeSettings, NetworkSettings
@@ -32,17 +33,21 @@ DEVIATION = (0.229, 0.224, 0.225)
 DIVISOR = 32
 """Sides of the padded batch are multiples of this [px] (spec-network 1.2)."""
 
+ENLARGED = 1 << 21
+"""Pixels of the largest image that is enlarged to have enough rows: those of a Cityscapes frame."""
+
 MIN_SIDE = 1.0
 """Objects with a shorter side are left out of the losses [px] (spec-network N4)."""
 
 
-class PanopticNetwork(nn.Module):
+class PanopticNetwork(PanopticModel):
     """Images to panoptic maps; parameters carry the published names (spec-network 1.13).
 
     num_things, num_stuff: thing and stuff pseudo classes (T, S). With T = 0 there are no proposals and no region heads,
     and only the semantic head learns.
     """
 
+    settings: NetworkSettings
     mean: Tensor
     deviation: Tensor
 
@@ -56,7 +61,7 @@ class PanopticNetwork(nn.Module):
         channels = settings.fpn_channels
         light = settings.separable
         with_p6 = len(settings.rpn.sizes) == 5
-        self.backbone = FeaturePyramid(settings.trunk, channels, with_p6=with_p6, separable=light)
+        self.backbone = make_pyramid(settings.trunk, channels, with_p6=with_p6, separable=light)
         self.sem_seg_head = SemanticHead(channels, num_stuff, settings.semantic, separable=light)
         if num_things:
             self.proposal_generator = RegionProposalNetwork(channels, settings.rpn, separable=light)
@@ -65,30 +70,24 @@ class PanopticNetwork(nn.Module):
         self.register_buffer("deviation", torch.tensor(DEVIATION).reshape(3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def trunk(self) -> nn.Module:
+        """The ResNet or the transformer below the pyramid."""
+        return self.backbone.bottom_up
+
     def batch(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> Float[Tensor, "b 3 h w"]:
-        """Images in [0, 1], normalised, then padded with zeros at right and bottom to the largest and to a multiple of
-        32 (spec-network 1.2)."""
-        height = max(image.shape[1] for image in images)
-        width = max(image.shape[2] for image in images)
-        padded = self.mean.new_zeros(
-            len(images), 3, -(-height // DIVISOR) * DIVISOR, -(-width // DIVISOR) * DIVISOR
-        ).contiguous(memory_format=torch.channels_last)
-        for row, image in zip(padded, images, strict=True):
-            row[:, : image.shape[1], : image.shape[2]] = (image.to(self.mean.device) - self.mean) / self.deviation
-        return padded
+        """Images in [0, 1], normalised and padded (`padded_batch`)."""
+        return padded_batch(images, self.mean, self.deviation)
 
-    def losses(
+    def loss_parts(
         self, images: Sequence[Float[Tensor, "3 _ _"]], targets: Sequence[Target], generator: torch.Generator
-    ) -> dict[str, Float[Tensor, ""]]:
-        """The losses of a batch; their weights are in them, so the total is their sum (spec-network 2.7).
-
-        images: RGB in [0, 1], of any sizes; targets: of the same sizes, on the network's device; generator: source of
-        all random choices (anchors, regions). Returns `semantic` and, with T > 0, `rpn_objectness`, `rpn_box`,
-        `stage<k>_class`, `stage<k>_box` of each stage and `mask`.
-        """
+    ) -> dict[str, LossPart]:
+        """See `PanopticModel`. `semantic` and, with T > 0, `rpn_objectness`, `rpn_box`, `stage<k>_class`,
+        `stage<k>_box` of each stage and `mask`."""
         sizes: Sizes = [(image.shape[1], image.shape[2]) for image in images]
         features = self.backbone(self.batch(images))
-        losses = {"semantic": self.semantic_loss(features, targets, generator)}
+        generators = one_each(generator, len(images))
+        losses = {"semantic": self.semantic_loss(features, targets, generators)}
         if not self.num_things:
             return losses
         objects = [_with_area(target) for target in targets]
@@ -96,15 +95,17 @@ class PanopticNetwork(nn.Module):
         anchors = self.proposal_generator.anchors(features)
         logits, deltas = self.proposal_generator.rpn_head(features)
         losses |= self.proposal_generator.losses(
-            anchors, logits, deltas, objects, integrals, self.settings.negatives, generator
+            anchors, logits, deltas, objects, integrals, self.settings.negatives, generators
         )
         proposals = self.proposal_generator.proposals(anchors, logits, deltas, sizes)
         boxes = [box for box, _ in proposals]
-        return losses | self.roi_heads.losses(features, boxes, objects, sizes, integrals, generator)
+        return losses | self.roi_heads.losses(features, boxes, objects, sizes, integrals, generators)
 
-    def semantic_loss(self, features: list[Tensor], targets: Sequence[Target], generator: torch.Generator) -> Tensor:
+    def semantic_loss(
+        self, features: list[Tensor], targets: Sequence[Target], generators: Sequence[torch.Generator]
+    ) -> LossPart:
         """Weighted cross-entropy of the semantic head. At a loss stride of n, one pixel of every n x n is compared,
-        at an offset drawn for the whole batch."""
+        at an offset drawn for each image from its generator."""
         settings = self.settings.semantic
         logits = upsample(self.sem_seg_head(features).float(), STRIDE // settings.loss_stride)
         stride = settings.loss_stride
@@ -112,8 +113,9 @@ class PanopticNetwork(nn.Module):
         wanted = torch.full((len(targets), height, width), IGNORE, dtype=torch.int64, device=logits.device)
         for row, target in zip(wanted, targets, strict=True):
             row[: target.semantic.shape[0], : target.semantic.shape[1]] = target.semantic
-        y, x = torch.randint(stride, (2,), generator=generator, device=generator.device).tolist()
-        return settings.loss_weight * pixel_loss(logits, wanted[:, y::stride, x::stride])
+        offsets = [torch.randint(stride, (2,), generator=generator).tolist() for generator in generators]
+        wanted = torch.stack([row[y::stride, x::stride] for row, (y, x) in zip(wanted, offsets, strict=True)])
+        return LossPart(settings.loss_weight * pixel_loss(logits, wanted), (wanted != IGNORE).sum())
 
     @torch.no_grad()
     def predict(
@@ -179,10 +181,25 @@ def _with_area(target: Target) -> Target:
     return Target(target.semantic, target.masks[good], target.boxes[good], target.classes[good], target.ignore)
 
 
+def padded_batch(images: Sequence[Float[Tensor, "3 _ _"]], mean: Tensor, deviation: Tensor) -> Float[Tensor, "b 3 h w"]:
+    """Images in [0, 1], normalised, then padded with zeros at right and bottom to the largest and to a multiple of 32
+    (spec-network 1.2). mean, deviation: 3 x 1 x 1, on the device of the result."""
+    height = max(image.shape[1] for image in images)
+    width = max(image.shape[2] for image in images)
+    padded = mean.new_zeros(len(images), 3, -(-height // DIVISOR) * DIVISOR, -(-width // DIVISOR) * DIVISOR).contiguous(
+        memory_format=torch.channels_last
+    )
+    for row, image in zip(padded, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = (image.to(mean.device) - mean) / deviation
+    return padded
+
+
 def size_to_predict(image: Float[Tensor, "3 h w"], rows: int) -> tuple[int, int]:
-    """(height, width) [px] at which an image is looked at: its own, but at least so many rows."""
+    """(height, width) [px] at which an image is looked at: its own, but at least so many rows. An image is not enlarged
+    beyond `ENLARGED` pixels: that of a single row would fill any memory."""
     height, width = image.shape[1], image.shape[2]
-    return (height, width) if height >= rows else (rows, round(width * rows / height))
+    scale = min(rows / height, (ENLARGED / (height * width)) ** 0.5)
+    return (height, width) if scale <= 1 else (round(height * scale), round(width * scale))
 
 
 def resized(logits: Float[Tensor, "k h w"], size: tuple[int, int]) -> Float[Tensor, "k _ _"]:
@@ -239,6 +256,7 @@ def assembled(
         masks,
         scores,
         classes,
+        boxes,
         score_threshold=limits.score,
         overlap=limits.overlap,
         stuff_area=max(limits.stuff_area, limits.stuff_share * height * width),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int32, Int64
+from jaxtyping import Bool, Float, Int32, Int64, Shaped
 from torch import Tensor
 
 from cupola.types import Segment
@@ -43,6 +44,14 @@ class Target:
         """The same on another device."""
         fields = (self.semantic, self.masks, self.boxes, self.classes, self.ignore)
         return Target(*(tensor.to(device) for tensor in fields))
+
+
+class LossPart(NamedTuple):
+    """A loss of some images: the mean over `over` regions or pixels (0 where there are none), so that parts of a batch
+    make up the loss of the whole."""
+
+    mean: Float[Tensor, ""]
+    over: Shaped[Tensor, ""] | int
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from cupola.models.boxes import (
     suppress,
 )
 from cupola.models.layers import Separable, zero_bias
-from cupola.models.records import Target
+from cupola.models.records import LossPart, Target
 from cupola.models.settings import NegativeSettings, RpnSettings
 
 ANCHOR_CODE: CodeWeights = (1.0, 1.0, 1.0, 1.0)
@@ -117,17 +117,18 @@ class RegionProposalNetwork(nn.Module):
         targets: list[Target],
         integrals: list[Int64[Tensor, "_ _"] | None],
         negatives: NegativeSettings,
-        generator: torch.Generator,
-    ) -> dict[str, Float[Tensor, ""]]:
+        generators: list[torch.Generator],
+    ) -> dict[str, LossPart]:
         """Cross-entropy and L1 of sampled anchors, sums divided by samples x images (spec-network 1.5).
 
-        integrals: of each image's ignored pixels, None where there are none; used by the rule `ignore_aware`.
+        integrals: of each image's ignored pixels, None where there are none; used by the rule `ignore_aware`;
+        generators: one for each image.
         """
         settings = self.settings
         anchor = torch.cat(anchors)
         logit, delta = torch.cat(logits, 1).flatten(), torch.cat(deltas, 1).flatten(0, 1)
         positives, chosen, wanted = [], [], []
-        for image, (target, integral) in enumerate(zip(targets, integrals, strict=True)):
+        for image, (target, integral, generator) in enumerate(zip(targets, integrals, generators, strict=True)):
             index, label, _ = match_boxes(
                 target.boxes, anchor, settings.negative, settings.positive, settings.best_floor
             )
@@ -144,4 +145,4 @@ class RegionProposalNetwork(nn.Module):
         objectness = functional.binary_cross_entropy_with_logits(scores, truth, reduction="sum")
         box = functional.l1_loss(delta[positive], torch.cat(wanted), reduction="sum")
         divisor = settings.samples * len(targets)
-        return {"rpn_objectness": objectness / divisor, "rpn_box": box / divisor}
+        return {"rpn_objectness": LossPart(objectness / divisor, divisor), "rpn_box": LossPart(box / divisor, divisor)}

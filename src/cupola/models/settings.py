@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from cupola.semantics.backbones.settings import VitSizes
+
 
 @dataclass(frozen=True)
 class TrunkSettings:
@@ -24,6 +26,20 @@ class TrunkSettings:
     def channels(self) -> tuple[int, ...]:
         """Output channels of the four stages."""
         return tuple(width * (4 if self.block == "bottleneck" else 1) for width in self.widths)
+
+
+@dataclass(frozen=True)
+class VitSettings:
+    """A vision transformer as trunk, with a simple feature pyramid instead of `FeaturePyramid`.
+
+    architecture: dino_vits8, dino_vits16, dino_vitb8, dino_vitb16, or a transformer that timm knows by name, such as
+    vit_base_patch14_reg4_dinov2 or vit_base_patch16_dinov3; frozen: its weights stay as they are given; sizes: of the
+    transformer where they are not the published ones (DINO's only).
+    """
+
+    architecture: str = "dino_vitb16"
+    frozen: bool = False
+    sizes: VitSizes | None = None
 
 
 @dataclass(frozen=True)
@@ -115,12 +131,13 @@ class NegativeSettings:
 
     rule: `all` = every negative counts; `drop_loss` = a region counts only if it is an object or its IoU with some
     object exceeds `drop_iou`, nothing counts in an image without objects (paper; spec-network 2.6 [R]);
+    `drop_loss_published` = what the published code does instead (`losses.published_drop_loss_weights`), for comparison;
     `ignore_aware` = a region does not count if more than `region_ignored` of its box is ignore (thing class without
     instance) and it overlaps no object by `region_iou`; an anchor if more than `anchor_ignored` of it is ignore
     (findings-demo, "Negatives (D)"). mean_over_kept: the class loss is a mean over the regions that count, not all.
     """
 
-    rule: Literal["all", "drop_loss", "ignore_aware"] = "drop_loss"
+    rule: Literal["all", "drop_loss", "drop_loss_published", "ignore_aware"] = "drop_loss"
     drop_iou: float = 0.4
     region_ignored: float = 0.3
     region_iou: float = 0.3
@@ -148,7 +165,7 @@ class NetworkSettings:
     """
 
     rows: int = 0
-    trunk: TrunkSettings = TrunkSettings()
+    trunk: TrunkSettings | VitSettings = TrunkSettings()
     fpn_channels: int = 256
     separable: bool = False
     rpn: RpnSettings = RpnSettings()
@@ -163,6 +180,11 @@ class NetworkSettings:
 def paper() -> NetworkSettings:
     """The published Panoptic Cascade Mask R-CNN with a ResNet-50 (spec-network 1), 73 million parameters."""
     return NetworkSettings()
+
+
+def vit_b() -> NetworkSettings:
+    """The heads of `paper` on a ViT-B/16, DINO's by default: later work reports its largest gains from it."""
+    return NetworkSettings(trunk=VitSettings())
 
 
 def small() -> NetworkSettings:
@@ -214,7 +236,3 @@ def tiny() -> NetworkSettings:
         mask=replace(base.mask, convolutions=2, channels=24, positives=8),
         semantic=replace(base.semantic, channels=24),
     )
-
-
-PRESETS = {"paper": paper, "small": small, "tiny": tiny}
-"""Presets by name, as `cupola train --network` takes them."""

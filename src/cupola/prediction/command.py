@@ -1,93 +1,51 @@
-"""`cupola predict`: images from anywhere, COCO panoptic files, overlays and a report."""
+"""`cupola predict`: images and videos from anywhere, COCO panoptic files, overlays and a report."""
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cupola.config import save_config
-from cupola.data import open_dataset
 from cupola.diagnosis import installed_versions
-from cupola.errors import DataError, ImageError
-from cupola.io import IMAGE_SUFFIXES, read_rgb, write_rgb
-from cupola.io.coco_panoptic import Annotation, write_index, write_map
-from cupola.prediction.predictor import Prediction, Predictor, load
+from cupola.errors import ConfigError, DataError, ImageError
+from cupola.io.coco_panoptic import Annotation, write_index
+from cupola.io.images import holds_several
+from cupola.io.video_stream import VideoStream
+from cupola.prediction.journal import Journal
+from cupola.prediction.predictor import Precision, PredictionSettings, Predictor, load
+from cupola.prediction.reading import BATCHES_AHEAD, ahead, is_done, is_video_done, read_batches
+from cupola.prediction.report import write_report
+from cupola.prediction.sources import ImageSource, Source, VideoSource, find_sources
+from cupola.prediction.writing import OVERLAYS, Writer
 from cupola.progress import progress
-from cupola.report import Gallery, Page, Table, write_page
+from cupola.runs.directory import claim
+from cupola.runs.signals import stopping
 
-REPORT_ROWS = 24
-"""Images shown in the report of a prediction run; more would make the file too large to open."""
+MAY_DIFFER = ("images", "model", "out", "names", "batch", "device")
+"""Arguments that may change between two parts of a run: the content of network and names is compared instead of their
+place, and each image and frame is known by itself."""
 
 
 @dataclass(frozen=True)
 class PredictionRun:
-    """What `cupola predict` made: panoptic.json, panoptic/, overlays/ and report.html under `out`."""
+    """What `cupola predict` made: panoptic.json, panoptic/, overlays/ and report.html under `out`.
+
+    keys: of all images and frames; fresh: how many of them this run predicted, the others were there; failures: what
+    could not be read; remarks: what was read in part; seconds: how long the network worked, and how long it waited for
+    images and for files to be written.
+    """
 
     out: Path
     keys: tuple[str, ...]
+    fresh: int
     failures: tuple[str, ...]
+    remarks: tuple[str, ...]
+    seconds: Mapping[str, float]
     report: Path
-
-
-@dataclass(frozen=True)
-class _Source:
-    """An image to predict: its name in the results, and how to read it."""
-
-    key: str
-    name: str
-    read: Callable[[], np.ndarray]
-
-
-def _unique_keys(paths: Sequence[Path]) -> list[str]:
-    """File stems; where they repeat, as many parent folders before them as it takes."""
-    for depth in range(1, 8):
-        keys = ["_".join((*path.parts[:-1][-depth + 1 :], path.stem)) if depth > 1 else path.stem for path in paths]
-        if len(set(keys)) == len(keys):
-            return keys
-    return [f"{number:06d}_{path.stem}" for number, path in enumerate(paths)]
-
-
-def _folder_sources(folder: Path) -> list[_Source]:
-    """The left images of a data set, under its keys; else the images in the folder, or anywhere below it."""
-    try:
-        dataset = open_dataset(folder)
-    except DataError:
-        paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
-        return _file_sources(paths or [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES])
-    return [_Source(record.key, str(record.left), partial(dataset.left, record)) for record in dataset.records]
-
-
-def _file_sources(paths: Sequence[Path]) -> list[_Source]:
-    return [
-        _Source(key, str(path), partial(read_rgb, path)) for key, path in zip(_unique_keys(paths), paths, strict=True)
-    ]
-
-
-def _sources(images: Sequence[Path]) -> list[_Source]:
-    """Everything that `images` names: files, folders, data sets, patterns. Raises `DataError` where it is nothing."""
-    if len(images) == 1 and images[0].is_dir():
-        found = _folder_sources(images[0])
-    else:
-        paths: list[Path] = []
-        for image in images:
-            if image.is_dir():
-                paths += [p for p in sorted(image.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
-            elif glob.has_magic(str(image)) and not image.exists():
-                paths += sorted(Path(p) for p in glob.glob(str(image), recursive=True))  # noqa: PTH207 (absolute patterns too)
-            else:
-                paths.append(image)
-        found = _file_sources(paths)
-    if not found:
-        kinds = " ".join(IMAGE_SUFFIXES)
-        raise DataError(
-            f"there is no image at {', '.join(map(str, images))} (looked for {kinds}); name files or a folder"
-        )
-    return found
 
 
 def predict(
@@ -96,32 +54,62 @@ def predict(
     model: Path,
     out: Path,
     threshold: float = 0.5,
+    names: Path | None = None,
+    tta: bool = False,
+    overlap: float | None = None,
+    stuff_area: float | None = None,
+    max_pixels: int = PredictionSettings.max_pixels,
+    precision: Precision = "float32",
+    every: int = 1,
+    legend: bool = True,
     batch: int = 4,
     device: str = "auto",
 ) -> PredictionRun:
-    """Panoptic maps of single images: COCO panoptic files, overlays and a report.
+    """Panoptic maps of images and videos: COCO panoptic files, overlays and a report.
 
-    Images that cannot be read are left out and named at the end.
+    Run again with the same arguments, it goes on where it was stopped. What cannot be read is left out and named at the
+    end.
 
     Args:
-        images: image files, folders of images, patterns such as 'photos/*.jpg', or one data set (its left images).
-        model: directory that `cupola train` wrote.
+        images: images and videos, folders of them, patterns such as 'photos/*.jpg', or one data set (its left images).
+        model: directory that `cupola train` or `cupola weights convert` wrote, a published checkpoint, a name such as
+            cups (`cupola weights list`), or a Hugging Face repository as user/name.
         out: directory for panoptic.json, panoptic/, overlays/ and report.html.
         threshold: score from which an object counts, 0 to 1.
+        names: names of the classes: result.json of `cupola evaluate` (its matching), or YAML or JSON {id: name}.
+        tta: ask for six views of each image, enlarged, shrunk and mirrored, which takes six times as long.
+        overlap: an object is rejected if more than this share of it is taken by better ones (default: as trained).
+        stuff_area: smallest stuff segment, in pixels, or as a share of the image where below 1 (default: as trained).
+        max_pixels: larger images are shrunk to so many pixels for the network; the results have the image's size.
+        precision: of the network's convolutions and matrix products; bfloat16 is about twice as fast where the
+            processor has it.
+        every: of a video, take every so-manieth frame.
+        legend: name the colours in a strip below each overlay.
         batch: images that go through the network together.
         device: auto, cpu or cuda.
 
     Raises:
         CheckpointError: there is no usable network at `model`.
+        DownloadError: it is not on this machine and cannot be fetched.
+        ConfigError: a setting is out of range, or `names` does not name this network's classes.
         DataError: there is no image, or none can be read.
+        StoreError: `out` holds predictions of another network or by other settings.
+        DiskError: writing failed; what was written before is kept.
     """
-    predictor = load(model, device=device, threshold=threshold)
-    sources = _sources(images)
+    if every < 1 or batch < 1:
+        raise ConfigError(f"every and batch must be at least 1, not {every} and {batch}")
+    sources = find_sources(images, out)
+    predictor = load(
+        model, device=device, threshold=threshold, names=names, overlap=overlap, stuff_area=stuff_area, tta=tta,
+        max_pixels=max_pixels, precision=precision,
+    )  # fmt: skip
+    claim(
+        out, MAY_DIFFER, images=images, model=model, out=out, threshold=threshold, names=names, tta=tta,
+        overlap=overlap, stuff_area=stuff_area, max_pixels=max_pixels, precision=precision, every=every,
+        legend=legend, batch=batch, device=device,
+    )  # fmt: skip
     facts = {"model": str(model), "threshold": str(threshold), **installed_versions()}
-    save_config(
-        out / "config.yaml", images=images, model=model, out=out, threshold=threshold, batch=batch, device=device
-    )
-    return predict_sources([(s.key, s.name, s.read) for s in sources], predictor, out, batch, facts)
+    return _run(sources, predictor, out, batch, facts, every=every, legend=legend)
 
 
 def predict_sources(
@@ -132,56 +120,104 @@ def predict_sources(
     facts: Mapping[str, str],
 ) -> PredictionRun:
     """Predicts (key, name, reader) after (key, name, reader), in batches, and writes everything. See `predict`."""
-    annotations: list[Annotation] = []
-    failures: list[str] = []
-    shown: list[tuple[str, list[np.ndarray | None]]] = []
-    every = max(1, len(sources) // REPORT_ROWS)
-    with progress(range(0, len(sources), batch), "predict", total=-(-len(sources) // batch)) as steps:
-        for start in steps:
-            keys, names, pixels = [], [], []
-            for key, name, read in sources[start : start + batch]:
-                try:
-                    pixels.append(read())
-                except ImageError as error:
-                    failures.append(str(error))
-                    continue
-                keys.append(key)
-                names.append(name)
-            for key, name, prediction in zip(keys, names, predictor.batch(pixels) if pixels else [], strict=True):
-                annotations.append(_write_one(out, key, name, prediction))
-                if len(annotations) % every == 0 or len(sources) <= REPORT_ROWS:
-                    shown.append((key, [prediction.image, prediction.overlay()]))
-    if not annotations:
-        raise DataError(f"none of the {len(sources)} images could be read; the first: {failures[0]}")
-    write_index(out / "panoptic.json", annotations, predictor.classes.categories(), dict(facts))
-    report = out / "report.html"
-    write_page(report, _page(predictor, annotations, failures, shown[:REPORT_ROWS], facts))
-    return PredictionRun(out, tuple(a.key for a in annotations), tuple(failures), report)
+    return _run([ImageSource(*source) for source in sources], predictor, out, batch, facts, every=1, legend=True)
 
 
-def _write_one(out: Path, key: str, name: str, prediction: Prediction) -> Annotation:
-    ids, segments = prediction.segment_ids()
-    write_map(out / "panoptic" / f"{key}.png", ids)
-    write_rgb(out / "overlays" / f"{key}.png", prediction.overlay())
-    return Annotation(key, f"{key}.png", name, ids.shape[0], ids.shape[1], segments)
-
-
-def _page(
+def _run(
+    sources: Sequence[Source],
     predictor: Predictor,
-    annotations: Sequence[Annotation],
-    failures: Sequence[str],
-    shown: Sequence[tuple[str, list[np.ndarray | None]]],
+    out: Path,
+    batch: int,
     facts: Mapping[str, str],
-) -> Page:
-    classes = predictor.classes
-    legend = [(f"{classes.names[c]} (thing)", classes.colors[c]) for c in classes.things]
-    legend += [(classes.names[c], classes.colors[c]) for c in classes.stuff]
-    objects = sum(s.is_thing for a in annotations for s in a.segments)
-    lead = f"{len(annotations)} images, {objects} objects, at a score of at least {predictor.threshold}."
-    gallery = Gallery(
-        "Images and panoptic maps", ["image", "panoptic map"], shown, "Dark: nothing was recognised.", [*legend]
-    )
-    blocks: list[Table | Gallery] = [gallery]
-    if failures:
-        blocks.append(Table("Images that could not be read", ["what went wrong"], [[failure] for failure in failures]))
-    return Page("Predictions", lead, blocks, facts)
+    *,
+    every: int,
+    legend: bool,
+) -> PredictionRun:
+    journal = Journal(out, {"predictions": predictor.fingerprint()})
+    overlays = out / OVERLAYS
+    total, before = _counts(sources, journal, overlays, every)
+    failures: list[str] = []
+    seconds = dict.fromkeys(("network", "reading", "writing"), 0.0)
+    fresh = 0
+    with (
+        stopping() as stop,
+        Writer(out, predictor.classes, journal, legend) as writer,
+        progress(iter([None]), "predict", total, before) as bar,
+    ):
+        batches = ahead(read_batches(sources, journal, overlays, every, batch), BATCHES_AHEAD)
+        while True:
+            with _timed(seconds, "reading"):
+                frames = next(batches, None)
+            if frames is None:
+                break
+            if stop.is_set():
+                raise KeyboardInterrupt
+            failures += frames.failures
+            new = [frame.image for frame in frames.frames if frame.done is None]
+            with _timed(seconds, "network"):
+                predictions = predictor.batch(new) if new else []
+            with _timed(seconds, "writing"):
+                writer.write(frames, predictions)
+            fresh += len(new)
+            bar.update(len(frames.frames))
+    annotations = _annotations(sources, journal)
+    if not annotations:
+        raise DataError(f"none of the {len(sources)} images and videos could be read; the first: {failures[0]}")
+    write_index(out / "panoptic.json", annotations, predictor.classes.categories(), dict(facts))
+    remarks = _remarks(sources, journal)
+    report = out / "report.html"
+    write_report(report, sources, annotations, predictor, [*failures, *remarks], facts)
+    keys = tuple(a.key for a in annotations)
+    return PredictionRun(out, keys, fresh, tuple(failures), tuple(remarks), seconds, report)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[part] += time.perf_counter() - start
+
+
+def _counts(sources: Sequence[Source], journal: Journal, overlays: Path, every: int) -> tuple[int, int]:
+    """Images and frames in all, and how many of them need not be looked at again."""
+    total = done = 0
+    for source in sources:
+        if isinstance(source, ImageSource):
+            count, complete = 1, is_done(source, journal)
+        else:
+            count, complete = -(-_frames(source) // every), is_video_done(source, journal, overlays)
+        total += count
+        done += count * complete
+    return total, done
+
+
+def _frames(source: VideoSource) -> int:
+    """Frames of a video, as it says; none where it cannot be opened, which the run will say."""
+    try:
+        with VideoStream(source.path) as stream:
+            return stream.count()
+    except ImageError:
+        return 0
+
+
+def _annotations(sources: Sequence[Source], journal: Journal) -> list[Annotation]:
+    """Everything that could be predicted, in the order of the sources."""
+    keys: list[str] = []
+    for source in sources:
+        if isinstance(source, ImageSource):
+            keys += [source.key] * is_done(source, journal)
+        elif source.key in journal.videos:
+            keys += journal.videos[source.key].keys
+    return [journal.images[key].annotation for key in keys]
+
+
+def _remarks(sources: Sequence[Source], journal: Journal) -> list[str]:
+    """What was read in part only."""
+    remarks = []
+    for source in sources:
+        if isinstance(source, VideoSource):
+            done = journal.videos.get(source.key)
+            remarks += [done.complaint] if done is not None and done.complaint else []
+        elif holds_several(Path(source.name)):
+            remarks.append(f"{source.name} holds several pictures; the first was predicted")
+    return remarks

@@ -8,6 +8,7 @@ stopped goes on as if it had not been.
 from cupola.training.augment import AugmentSettings
 from cupola.training.bootstrap import BootstrapSettings, TrainingResult, train
 from cupola.training.copy_paste import CopyPasteSettings
+from cupola.training.discoveries import DiscoverySettings
 from cupola.training.loop import OptimizerSettings
 from cupola.training.self_labels import SelfLabelSettings
 from cupola.training.self_training import SelfTrainingResult, self_train
@@ -18,6 +19,7 @@ __all__ = [
     "AugmentSettings",
     "BootstrapSettings",
     "CopyPasteSettings",
+    "DiscoverySettings",
     "OptimizerSettings",
     "SelfLabelSettings",
     "SelfTrainingResult",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError
@@ -16,10 +17,11 @@ from cupola.models import PanopticNetwork, load_network, save_network
 from cupola.models.checkpoint import CARD
 from cupola.runs.directory import claim
 from cupola.runs.metrics import read_metrics
-from cupola.training.bootstrap import LAST_STEPS, NO_LOSS, Device, make_fabric
+from cupola.training.bootstrap import LAST_STEPS, NO_LOSS
 from cupola.training.data import require_same_data
 from cupola.training.frames import open_frames
 from cupola.training.loop import Plan, run_training
+from cupola.training.processes import Device, make_fabric
 from cupola.training.self_training_settings import SelfTrainingSettings
 from cupola.training.self_training_task import SelfTrainingTask, trained_parameters
 from cupola.training.state import remove_state
@@ -91,6 +93,8 @@ def self_train(
         raise ConfigError(f"--out would overwrite the network it learns from ({model}); choose another directory")
     fabric = make_fabric(device, settings.precision)
     given, card = load_network(model)
+    if not isinstance(given, PanopticNetwork):
+        raise ConfigError(f"{model} is no cascade but a {type(given).__name__}; only cascades can teach themselves")
     frames = open_frames(images)
     claim(
         out, MAY_DIFFER, images=images, model=model, out=out, steps=steps, settings=settings, seed=seed, device=device,
@@ -133,7 +137,7 @@ def with_negatives(network: PanopticNetwork, rule: Any) -> PanopticNetwork:
     return changed
 
 
-def fingerprint(network: PanopticNetwork) -> str:
+def fingerprint(network: nn.Module) -> str:
     """Of a network's weights."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():

@@ -9,9 +9,9 @@ from typing import Literal
 from cupola.errors import ConfigError
 from cupola.models import ViewSettings
 from cupola.training.augment import AugmentSettings
-from cupola.training.bootstrap import Precision
 from cupola.training.copy_paste import CopyPasteSettings
 from cupola.training.loop import OptimizerSettings
+from cupola.training.processes import Precision
 from cupola.training.teacher_labels import TeacherLabelSettings
 
 

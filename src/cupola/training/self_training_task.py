@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from cupola.errors import StoreError
-from cupola.models import PanopticNetwork, predict_views
+from cupola.models import PanopticModel, PanopticNetwork, predict_views
 from cupola.models.layers import freeze_norms
 from cupola.training.augment import augment
 from cupola.training.copy_paste import cut_objects, paste_objects
@@ -48,11 +48,11 @@ class SelfTrainingTask:
         self._waiting: dict[int, Future[Batch]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="self-training")
 
-    def parameters(self, network: PanopticNetwork) -> Iterable[tuple[str, nn.Parameter]]:
+    def parameters(self, network: PanopticModel) -> Iterable[tuple[str, nn.Parameter]]:
         """Those of `SelfTrainingSettings.trained`."""
         return trained_parameters(network, self._settings.trained)
 
-    def train_mode(self, network: PanopticNetwork) -> None:
+    def train_mode(self, network: PanopticModel) -> None:
         """Batch norms are constants (spec-network 3.1)."""
         freeze_norms(network.train())
 
@@ -68,7 +68,7 @@ class SelfTrainingTask:
         """Numbers of a block's images: every image once, in random order, before any comes again."""
         return frames_of_step(len(self._frames), self._settings.batch, block, self._seed)
 
-    def before_step(self, step: int, share: float, network: PanopticNetwork) -> None:
+    def before_step(self, step: int, share: float, network: PanopticModel) -> None:
         """Labels the images of the block that begins, with the teacher as it is after the step before."""
         block, place = divmod(step, self._settings.refresh)
         if place == 0:
@@ -110,7 +110,7 @@ class SelfTrainingTask:
         return student_batch(names, samples, step, self._settings, self._seed, self.teacher.settings.rows)
 
     @torch.no_grad()
-    def after_step(self, step: int, network: PanopticNetwork) -> None:
+    def after_step(self, step: int, network: PanopticModel) -> None:
         """The teacher follows the student."""
         follow(self.teacher, network, self._settings.decay)
 
@@ -123,7 +123,7 @@ class SelfTrainingTask:
                 state[f"{CLASSES}{number}"] = torch.from_numpy(sample.classes)
         return state
 
-    def restore(self, state: Mapping[str, Tensor], network: PanopticNetwork) -> None:
+    def restore(self, state: Mapping[str, Tensor], network: PanopticModel) -> None:
         """Puts teacher and labels back; the images are read again before the next step. Raises `StoreError`."""
         weights = {name.removeprefix(TEACHER): t for name, t in state.items() if name.startswith(TEACHER)}
         try:
@@ -143,7 +143,7 @@ def _label(codes: Tensor, classes: Tensor) -> Sample:
     return Sample(np.zeros((height, width, 3), np.uint8), codes.numpy().astype(np.uint16), classes.numpy())
 
 
-def trained_parameters(network: PanopticNetwork, trained: str) -> list[tuple[str, nn.Parameter]]:
+def trained_parameters(network: nn.Module, trained: str) -> list[tuple[str, nn.Parameter]]:
     """The parameters of `SelfTrainingSettings.trained`, by name."""
     norms = {id(p) for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
     named = [(name, parameter) for name, parameter in network.named_parameters() if id(parameter) not in norms]

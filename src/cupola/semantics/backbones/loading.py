@@ -43,7 +43,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device) -> Backbone:
     # The file gives DINO's networks every number; timm's may compute some when they are made.
     is_dino = settings.architecture in (*DINO_VITS, DINO_RESNET)
     with torch.device("meta") if is_dino else nullcontext():
-        backbone = _built(settings.architecture, settings.level)
+        backbone = untrained_backbone(settings.architecture, settings.level)
     load_weights(backbone.network, state, settings.weights, settings.architecture)
     return backbone.eval().requires_grad_(False).to(device)
 
@@ -57,10 +57,14 @@ def random_backbone(architecture: str, seed: int, level: int = 3, **sizes: int) 
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _built(architecture, level, **sizes).eval().requires_grad_(False)
+        return untrained_backbone(architecture, level, **sizes).eval().requires_grad_(False)
 
 
-def _built(architecture: str, level: int, **sizes: int) -> Backbone:
+def untrained_backbone(architecture: str, level: int = 3, **sizes: int) -> Backbone:
+    """A backbone whose weights torch's own generator draws, on the CPU, to be trained or given weights.
+
+    sizes: fields of `VitSizes` that differ from the published ones. Raises `ConfigError` where nobody knows the name.
+    """
     from dataclasses import replace
 
     from cupola.semantics.backbones.networks import DinoResnet, DinoVit, TimmBackbone

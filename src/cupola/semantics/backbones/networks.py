@@ -50,10 +50,14 @@ class DinoVit(nn.Module):
     def forward(self, images: Float32[Tensor, "b 3 h w"]) -> Float32[Tensor, "b c rows columns"]:
         """Features of normalised images whose sides are multiples of the patch. Raises `ConfigError` for others."""
         with half_precision(images):
-            tokens = self.tokens(images)
-            for block in self.network.blocks:
-                tokens = block(tokens)
-            return self._on_grid(self.network.norm(tokens), images)
+            return self.cells(images)
+
+    def cells(self, images: Float32[Tensor, "b 3 h w"]) -> Float32[Tensor, "b c rows columns"]:
+        """The same in the precision that the caller chose, as training needs it."""
+        tokens = self.tokens(images)
+        for block in self.network.blocks:
+            tokens = block(tokens)
+        return self._on_grid(self.network.norm(tokens), images)
 
     def keys(self, images: Float32[Tensor, "b 3 h w"]) -> Float32[Tensor, "b c rows columns"]:
         """The keys of the last block's attention, its heads one after another: MaskCut's features."""
@@ -147,10 +151,14 @@ class TimmBackbone(nn.Module):
 
     def forward(self, images: Float32[Tensor, "b 3 h w"]) -> Float32[Tensor, "b c rows columns"]:
         """Features of normalised images whose sides are multiples of the patch. Raises `ConfigError` for others."""
+        with half_precision(images):
+            return self.cells(images)
+
+    def cells(self, images: Float32[Tensor, "b 3 h w"]) -> Float32[Tensor, "b c rows columns"]:
+        """The same in the precision that the caller chose, as training needs it."""
         require_multiples(images, self.patch)
         rows, columns = (side // self.patch for side in images.shape[-2:])
-        with half_precision(images):
-            features = self._features(images * self.scale + self.shift).float()
+        features = self._features(images * self.scale + self.shift).float()
         if features.ndim == 3:
             features = features[:, self.prefix :].transpose(1, 2)
         elif features.shape[1] != self.channels:  # Swin and its kin: channels last
