@@ -107,7 +107,7 @@ class SelfTrainingTask:
 
     def _batch(self, samples: Sequence[Sample], step: int) -> Batch:
         names = tuple(self._frames.keys[number] for number in self.numbers(step // self._settings.refresh))
-        return student_batch(names, samples, step, self._settings, self._seed)
+        return student_batch(names, samples, step, self._settings, self._seed, self.teacher.settings.rows)
 
     @torch.no_grad()
     def after_step(self, step: int, network: PanopticModel) -> None:
@@ -161,18 +161,24 @@ def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
 
 
 def student_batch(
-    keys: tuple[str, ...], samples: Sequence[Sample], step: int, settings: SelfTrainingSettings, seed: int
+    keys: tuple[str, ...],
+    samples: Sequence[Sample],
+    step: int,
+    settings: SelfTrainingSettings,
+    seed: int,
+    predicted_rows: int,
 ) -> Batch:
     """What the student learns in a step: labelled images with objects of each other pasted (copies: N7), varied, and
-    seen in a crop. A pure function of its arguments."""
+    seen in a crop. predicted_rows: `NetworkSettings.rows`. A pure function of its arguments."""
     bank = [cutout for sample in samples for cutout in cut_objects(sample, settings.copy_paste.min_side)]
     rows = _between(settings.rows, np.random.default_rng([seed, ROWS, step]))
     varied = []
     for index, sample in enumerate(samples):
         rng = np.random.default_rng([seed, VIEW, step, index])
         pasted = paste_objects(sample, bank, settings.copy_paste, rng)
-        zoom = rows / _between(settings.crop, rng)
-        height, width = (max(1, round(side * rows)) for side in sample.size)
+        scale = rows * max(1.0, predicted_rows / sample.size[0])
+        zoom = scale / _between(settings.crop, rng)
+        height, width = (max(1, round(side * scale)) for side in sample.size)
         varied.append(augment(pasted, (height, width), replace(settings.augment, zoom=(zoom, zoom)), rng))
     return Batch(keys, [to_tensor(sample.image) for sample in varied], [make_target(sample) for sample in varied])
 
