@@ -21,7 +21,9 @@ UNMARKED = 254
 """Code of a pixel where an object may stand that no label marks: no target, and no evidence against objects."""
 
 FIRST_OBJECT = 256
-"""Code of object 0; object i has the code FIRST_OBJECT + i. Codes 1..S are stuff channels, `IGNORE` = 255 is void."""
+"""Code of object 0; object i has the code FIRST_OBJECT + i. Codes 1..S are stuff channels, `SOME_THING` = 0 are things
+that a label does not tell apart (a crowd): their semantics are learnt, and they speak against no object where the rule
+of negatives is aware of ignored pixels; `IGNORE` = 255 is void."""
 
 MAX_STUFF = UNMARKED - 1
 """Most stuff classes that the codes have room for (a store holds at most 255 classes in all)."""
@@ -35,8 +37,8 @@ MIN_VISIBLE = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its label. codes: 1..S stuff channel, `UNMARKED`, `IGNORE`, or `FIRST_OBJECT` + i; classes: rank
-    among the things of each object; an object may have no pixel left."""
+    """An image with its label. codes: 1..S stuff channel, `SOME_THING`, `UNMARKED`, `IGNORE`, or `FIRST_OBJECT` + i;
+    classes: rank among the things of each object; an object may have no pixel left."""
 
     image: UInt8[np.ndarray, "h w 3"]
     codes: UInt16[np.ndarray, "h w"]
