@@ -31,8 +31,9 @@ LAYERS = (
     ("motion",),
     ("pseudo_labels", "models"),
     ("training", "weights"),
-    ("prediction", "inspection", "scoring"),
-    ("demo_report", "ablation"),
+    ("prediction", "export", "inspection", "scoring"),
+    ("experiment",),
+    ("demo_report", "ablation", "finetuning"),
     ("demonstration",),
     ("cli",),
 )

@@ -180,7 +180,8 @@ class PanopticMap:
 @dataclass(frozen=True)
 class Segment:
     """One segment of a panoptic map. id: value in the id map, 1..; category: class id; score in [0, 1] for things, None
-    for stuff; area [px]; box: x, y, width, height [px] of the smallest rectangle around it, where somebody asked."""
+    for stuff; area [px]; box: x, y, width, height [px] of the smallest rectangle around it, where somebody asked;
+    is_crowd: several things that are not told apart."""
 
     id: int
     category: int
@@ -188,3 +189,4 @@ class Segment:
     area: int
     score: float | None = None
     box: tuple[int, int, int, int] | None = None
+    is_crowd: bool = False

@@ -314,7 +314,7 @@ def test_stage_1_by_the_command_line(tiny, data, tmp_path, capsys):
     assert main([*command, "--out", str(tmp_path / "store")]) == 0
     assert "motion MaskCutSegmenter" in capsys.readouterr().out
     store = LabelStore.open(tmp_path / "store")
-    assert store.keys == ("0", "1")
+    assert store.keys == ("0", "1", "2")
     for number, key in enumerate(store.keys):
         assert 1 <= len(store.entries[key].scores) <= 3
         truth = np.zeros((64, 112), bool)

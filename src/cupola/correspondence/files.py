@@ -42,7 +42,8 @@ class FileCorrespondence:
         if not self.directory.is_dir():
             raise DataError(f"there is no directory {self.directory} of flow and disparity files")
         for key, following in keys:
-            for folder, of in ((LEFT, key), (LEFT, following), (FLOW, key), (BACKWARD, key)):
+            wanted = [(LEFT, key), (LEFT, following), (FLOW, key), (BACKWARD, key)]
+            for folder, of in wanted[:1] if key == following else wanted:  # a frame with itself needs no flow
                 self._find(folder, of)
 
     def __call__(self, clip: StereoClip) -> Correspondence:

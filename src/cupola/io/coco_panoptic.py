@@ -50,7 +50,8 @@ def ids_to_rgb(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """Segment ids 0 .. 2^24 - 1 as R + 256 G + 65536 B. Raises `ValueError` outside that range."""
     if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
         raise ValueError(f"segment ids {ids.min()}..{ids.max()} are outside 0..{MAX_ID}")
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
+    little_endian = np.ascontiguousarray(ids, "<i4").view(np.uint8)
+    return little_endian.reshape(*ids.shape, 4)[..., :3].copy()
 
 
 def rgb_to_ids(rgb: UInt8[np.ndarray, "h w 3"]) -> Int32[np.ndarray, "h w"]:
@@ -96,13 +97,14 @@ def with_boxes(ids: Int32[np.ndarray, "h w"], segments: Sequence[Segment]) -> tu
 
 
 def from_segments(ids: Int32[np.ndarray, "h w"], segments: Sequence[Segment]) -> PanopticMap:
-    """The panoptic map of segment ids; ids without a description are void. Instances keep the segment ids of things."""
+    """The panoptic map of segment ids; ids without a description are void. Instances keep the segment ids of things,
+    except crowds."""
     highest = int(ids.max(initial=0))
     classes, instances = np.full(highest + 1, VOID, np.int16), np.zeros(highest + 1, np.int32)
     for segment in segments:
         if segment.id <= highest:
             classes[segment.id] = segment.category
-            instances[segment.id] = segment.id if segment.is_thing else 0
+            instances[segment.id] = segment.id if segment.is_thing and not segment.is_crowd else 0
     return PanopticMap(classes[ids], instances[ids])
 
 
@@ -124,7 +126,7 @@ def write_index(
             "image_id": number,
             "file_name": a.file_name,
             "segments_info": [
-                {"id": s.id, "category_id": s.category, "area": s.area, "iscrowd": 0}
+                {"id": s.id, "category_id": s.category, "area": s.area, "iscrowd": int(s.is_crowd)}
                 | ({} if s.score is None else {"score": round(s.score, 4)})
                 | ({} if s.box is None else {"bbox": list(s.box)})
                 for s in a.segments
@@ -172,7 +174,8 @@ def _segment(entry: dict[str, Any], is_thing: dict[int, bool]) -> Segment:
     category = int(entry["category_id"])
     box = entry.get("bbox")
     where = None if box is None else (int(box[0]), int(box[1]), int(box[2]), int(box[3]))
-    return Segment(int(entry["id"]), category, is_thing[category], int(entry.get("area", 0)), entry.get("score"), where)
+    area, crowd = int(entry.get("area", 0)), bool(entry.get("iscrowd", 0))
+    return Segment(int(entry["id"]), category, is_thing[category], area, entry.get("score"), where, crowd)
 
 
 def read_map(folder: Path, annotation: Annotation) -> PanopticMap:

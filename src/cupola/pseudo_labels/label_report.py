@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
 from cupola.correspondence import CorrespondenceProvider
-from cupola.data import FrameRecord, StereoDataset
+from cupola.data import StereoDataset
+from cupola.pseudo_labels.tasks import Pair
 from cupola.report import Gallery, Page, Table, write_page
 from cupola.taxonomy import CITYSCAPES_27
 from cupola.types import VOID
@@ -57,26 +58,31 @@ def spread(count: int, wanted: int) -> list[int]:
 def _frame_row(
     store: LabelStore,
     dataset: StereoDataset,
-    pair: tuple[FrameRecord, FrameRecord],
+    pair: Pair,
     correspondence: CorrespondenceProvider,
     colors: Sequence[Color],
 ) -> tuple[str, list[np.ndarray | None]]:
     record = pair[0]
     clip = dataset.clip(pair)
     image = clip.first.left
-    fields = correspondence(clip)
+    if pair[0] is pair[1]:
+        flow, known_disparity = None, correspondence.disparity(clip.first)
+    else:
+        fields = correspondence(clip)
+        flow = flow_image(fields.flow, fields.flow_valid)
+        known_disparity = fields.disparity, fields.disparity_valid
     truth = dataset.truth(record, CITYSCAPES_27)
     pictures = [
         image,
-        flow_image(fields.flow, fields.flow_valid),
-        disparity_image(fields.disparity, fields.disparity_valid),
+        flow,
+        disparity_image(*known_disparity),
         instance_overlay(image, store.instance_map(record.key)),
         class_image(store.semantic(record.key), colors),
         panoptic_overlay(image, store.label(record.key), colors),
     ]
     if truth is not None:
         pictures.append(panoptic_overlay(image, truth, CITYSCAPES_27.colors))
-    return record.key, [shrink(picture, MAX_WIDTH // 2) for picture in pictures]
+    return record.key, [None if picture is None else shrink(picture, MAX_WIDTH // 2) for picture in pictures]
 
 
 def _densest(mask: Float32[np.ndarray, "h w"], height: int, width: int) -> tuple[int, int]:
@@ -124,15 +130,19 @@ def class_gallery(store: LabelStore) -> Gallery:
 
 
 def write_label_report(
-    path: Path, store: LabelStore, dataset: StereoDataset, correspondence: CorrespondenceProvider
+    path: Path,
+    store: LabelStore,
+    dataset: StereoDataset,
+    pairs: Sequence[Pair],
+    correspondence: CorrespondenceProvider,
 ) -> None:
-    """Writes the HTML report of a finished label store; recomputes flow and depth of the frames shown.
-    Raises `DiskError`, `ImageError`."""
-    pairs = {pair[0].key: pair for pair in dataset.pairs()}
+    """Writes the HTML report of a finished label store; recomputes flow (not of a frame paired with itself) and depth
+    of the frames shown. Raises `DiskError`, `ImageError`."""
+    pair_of = {pair[0].key: pair for pair in pairs}
     keys = [store.keys[i] for i in spread(len(store.keys), FRAMES)]
     colors = class_palette(store.num_classes)
-    rows = [_frame_row(store, dataset, pairs[key], correspondence, colors) for key in keys if key in pairs]
-    columns = ["input", "flow", "disparity", "moving objects", "pseudo classes", "fused label", "truth"]
+    rows = [_frame_row(store, dataset, pair_of[key], correspondence, colors) for key in keys if key in pair_of]
+    columns = ["input", "flow", "disparity", "objects", "pseudo classes", "fused label", "truth"]
     legend = [(f"{store.rule.names[c]} (thing)", colors[c]) for c in store.things] + [
         (f"class {c}", colors[c]) for c in store.stuff
     ]

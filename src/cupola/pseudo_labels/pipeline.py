@@ -19,7 +19,7 @@ from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, Co
 from cupola.data import StereoDataset, every_kth, open_dataset
 from cupola.engines import Engine, choose_engine, in_order
 from cupola.errors import DataError
-from cupola.motion import AnyMotion, EgoMotionSegmenter, MotionSegmenter
+from cupola.motion import AnyMotion, EgoMotionSegmenter, ImageSegmenter, MotionSegmenter
 from cupola.pseudo_labels.completion import finished_frames, fuse_frames, mapped
 from cupola.pseudo_labels.detail import AS_FOUND, DetailSettings
 from cupola.pseudo_labels.fuse import FusionSettings
@@ -160,14 +160,18 @@ def pseudo_label(
     store = label_with(Parts(correspondence, motion, semantics, detail), arguments)
     report = out / REPORT
     if not report.exists() or report.stat().st_mtime < (out / STATISTICS).stat().st_mtime:
-        write_label_report(report, store, open_dataset(data, layout, scale), correspondence)
+        dataset = open_dataset(data, layout, scale)
+        pairs = chosen_pairs(dataset, video=not isinstance(motion, ImageSegmenter))
+        write_label_report(report, store, dataset, pairs, correspondence)
     return store
 
 
 def label_with(parts: Parts, arguments: Mapping[str, Any]) -> LabelStore:
     """`pseudo_label` with any parts that fulfil the protocols; `arguments` are those of `pseudo_label`."""
     dataset = open_dataset(arguments["data"], arguments["layout"], arguments["scale"])
-    return label_pairs(parts, dataset, chosen_pairs(dataset, arguments["every"], arguments["limit"]), arguments)
+    video = not isinstance(parts.motion, ImageSegmenter)
+    pairs = chosen_pairs(dataset, arguments["every"], arguments["limit"], video=video)
+    return label_pairs(parts, dataset, pairs, arguments)
 
 
 def label_pairs(
@@ -202,9 +206,14 @@ def label_pairs(
     return LabelStore.open(out)
 
 
-def chosen_pairs(dataset: StereoDataset, every: int = 1, limit: int | None = None) -> tuple[Pair, ...]:
-    """Every `every`-th pair of the data set, at most the first `limit` of these. Raises `DataError` without any."""
-    chosen = every_kth(dataset.pairs(), every, limit)
+def chosen_pairs(
+    dataset: StereoDataset, every: int = 1, limit: int | None = None, *, video: bool = True
+) -> tuple[Pair, ...]:
+    """Every `every`-th pair of the data set, at most the first `limit` of these. Raises `DataError` without any.
+
+    video: a frame goes with the next one, as motion needs it; else with itself, for what looks at single images.
+    """
+    chosen = every_kth(dataset.pairs() if video else tuple((one, one) for one in dataset.records), every, limit)
     if not chosen:
         raise DataError(
             f"{dataset.root} ({dataset.layout}) holds {len(dataset.records)} stereo frames but no two that follow each "

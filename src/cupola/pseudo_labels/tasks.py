@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float32, Int32
 
 from cupola.correspondence import CorrespondenceProvider, FileCorrespondence
 from cupola.data import FrameRecord, StereoDataset, VideoFrame
 from cupola.errors import ConfigError, DataError, ImageError
 from cupola.io import atomic_path, read_ids, write_ids
 from cupola.io.coco_panoptic import Annotation, to_segments, write_map
-from cupola.motion import MotionSegmenter
+from cupola.motion import ImageSegmenter, MotionSegmenter
 from cupola.pseudo_labels.align import align
 from cupola.pseudo_labels.detail import DetailSettings
 from cupola.pseudo_labels.journal import FrameDone, FrameFailed
@@ -26,8 +27,13 @@ from cupola.pseudo_labels.sizes import extents
 from cupola.pseudo_labels.statistics import PartStatistics, count_classes, count_parts
 from cupola.pseudo_labels.store import PANOPTIC, read_parts, read_semantic, write_parts, write_semantic
 from cupola.semantics import SemanticMethod, SemanticModel
+from cupola.types import Instances, SemanticMap, StereoClip
 
 Pair = tuple[FrameRecord, FrameRecord]
+"""A frame and the next; twice the same where single images are looked at."""
+
+Seen = tuple[Instances, Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]
+"""The objects of a frame, its disparity [px], and where that is known."""
 
 
 @dataclass
@@ -84,6 +90,27 @@ class LabelFrame:
                 clip = self.dataset.clip(pair)
         except DataError as error:
             return FrameFailed(pair[0].key, str(error)), {}
+        frame = clip.first
+        look = self._at_image if isinstance(self.motion, ImageSegmenter) else self._at_clip
+        instances, disparity, valid = look(clip, watch)
+        with watch.part("semantics"):
+            semantic = self.model(frame, disparity, valid)
+        with watch.part("writing"):
+            ids = instances.id_map()
+            sizes = self._write(frame.key, ids, semantic)
+            done = FrameDone(
+                key=frame.key,
+                scores=tuple(float(score) for score in instances.scores),
+                extents=extents(ids, len(instances), disparity, valid, frame.calibration),
+                aligned=count_classes(align(semantic.classes, ids), ids, self.model.num_classes),
+                raw=count_classes(semantic.classes, ids, self.model.num_classes),
+                parts=PartStatistics.zero() if semantic.parts is None else count_parts(semantic.parts, ids),
+                sizes=sizes,
+            )
+        return done, watch.seconds
+
+    def _at_clip(self, clip: StereoClip, watch: Stopwatch) -> Seen:
+        """What moves, in the enlarged clip if it is small."""
         seen = clip if isinstance(self.correspondence, FileCorrespondence) else self.detail.enlarged(clip)
         with watch.part("correspondence"):
             fields = self.correspondence(seen)
@@ -91,32 +118,32 @@ class LabelFrame:
             disparity, valid = known if seen is clip else self.correspondence.disparity(clip.first)
         with watch.part("motion"):
             instances = self.detail.finished(self.motion(seen, fields, self.seed), clip.first)
-        with watch.part("semantics"):
-            semantic = self.model(clip.first, disparity, valid)
-        with watch.part("writing"):
-            ids = instances.id_map()
-            files = {
-                "instances": self.out / "instances" / f"{clip.key}.png",
-                "semantics": self.out / "semantics" / f"{clip.key}.png",
-            }
-            write_ids(files["instances"], ids, bits=16)
-            write_semantic(files["semantics"], semantic.classes)
-            if semantic.parts is not None:
-                files["parts"] = self.out / "parts" / f"{clip.key}.png"
-                write_parts(files["parts"], semantic.parts)
-            if self.keep_scores:
-                files["scores"] = self.out / "scores" / f"{clip.key}.npz"
-                _write_scores(files["scores"], semantic.scores)
-            done = FrameDone(
-                key=clip.key,
-                scores=tuple(float(score) for score in instances.scores),
-                extents=extents(ids, len(instances), disparity, valid, clip.calibration),
-                aligned=count_classes(align(semantic.classes, ids), ids, self.model.num_classes),
-                raw=count_classes(semantic.classes, ids, self.model.num_classes),
-                parts=PartStatistics.zero() if semantic.parts is None else count_parts(semantic.parts, ids),
-                sizes={name: path.stat().st_size for name, path in files.items()},
-            )
-        return done, watch.seconds
+        return instances, disparity, valid
+
+    def _at_image(self, clip: StereoClip, watch: Stopwatch) -> Seen:
+        """What the first frame alone shows; no flow is computed."""
+        assert isinstance(self.motion, ImageSegmenter)
+        with watch.part("correspondence"):
+            disparity, valid = self.correspondence.disparity(clip.first)
+        with watch.part("motion"):
+            instances = self.motion.objects(clip.first)
+        return instances, disparity, valid
+
+    def _write(self, key: str, ids: Int32[np.ndarray, "h w"], semantic: SemanticMap) -> dict[str, int]:
+        """Writes the frame's images and gives the size of each [bytes]."""
+        files = {
+            "instances": self.out / "instances" / f"{key}.png",
+            "semantics": self.out / "semantics" / f"{key}.png",
+        }
+        write_ids(files["instances"], ids, bits=16)
+        write_semantic(files["semantics"], semantic.classes)
+        if semantic.parts is not None:
+            files["parts"] = self.out / "parts" / f"{key}.png"
+            write_parts(files["parts"], semantic.parts)
+        if self.keep_scores:
+            files["scores"] = self.out / "scores" / f"{key}.npz"
+            _write_scores(files["scores"], semantic.scores)
+        return {name: path.stat().st_size for name, path in files.items()}
 
 
 def _write_scores(path: Path, scores: np.ndarray | None) -> None:

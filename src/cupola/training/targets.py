@@ -7,6 +7,7 @@ ignored area cannot fall apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -15,6 +16,10 @@ from jaxtyping import Bool, Int16, Int64, UInt8, UInt16
 
 from cupola.models import IGNORE, SOME_THING, Target
 from cupola.types import VOID, PanopticMap
+
+CROWD = 0
+"""Code of a pixel of things that a label does not tell apart, as in a crowd: its semantics are learnt, and it speaks
+neither for nor against objects where the rule of negatives is aware of ignored pixels (spec-network 7 [R])."""
 
 UNMARKED = 254
 """Code of a pixel where an object may stand that no label marks: no target, and no evidence against objects."""
@@ -34,8 +39,8 @@ MIN_VISIBLE = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its label. codes: 1..S stuff channel, `UNMARKED`, `IGNORE`, or `FIRST_OBJECT` + i; classes: rank
-    among the things of each object; an object may have no pixel left."""
+    """An image with its label. codes: `CROWD`, 1..S stuff channel, `UNMARKED`, `IGNORE`, or `FIRST_OBJECT` + i;
+    classes: rank among the things of each object; an object may have no pixel left."""
 
     image: UInt8[np.ndarray, "h w 3"]
     codes: UInt16[np.ndarray, "h w"]
@@ -65,19 +70,24 @@ def encode_label(
     semantic: Int16[np.ndarray, "h w"],
     things: tuple[int, ...],
     stuff: tuple[int, ...],
+    left_over: Literal["ignore", "thing"] = "ignore",
 ) -> tuple[UInt16[np.ndarray, "h w"], Int64[np.ndarray, "n"]]:
     """Codes and object classes of a fused label (spec-network 2.2, steps 6-10).
 
     label: pseudo classes, `VOID` = ignore, and instances; semantic: pseudo classes before fusing. What fusing made void
     may hide an object that nobody marked (a thing class without instance, a mover whose class is stuff, stuff that
     looks like what moves): `UNMARKED`, as is a thing class without instance that fusing let stand. What had no class
-    to begin with is `IGNORE`. The class of an object is the most frequent class of its pixels (N12).
+    to begin with is `IGNORE`. left_over: a thing class without instance is not learnt (paper), or is learnt as "some
+    thing" in the semantics (the published code, N28). The class of an object is the most frequent class of its pixels
+    (N12).
     """
     table = np.full(max((*things, *stuff, 0)) + 2, IGNORE, np.uint16)  # one entry more, so that VOID = -1 finds IGNORE
     table[list(stuff)] = 1 + np.arange(len(stuff), dtype=np.uint16)
     table[list(things)] = UNMARKED
     codes = table[label.classes]
     codes[(label.classes == VOID) & (semantic != VOID)] = UNMARKED
+    if left_over == "thing":
+        codes[np.isin(semantic, things)] = CROWD
 
     rank = {pseudo: number for number, pseudo in enumerate(things)}
     classes: list[int] = []
@@ -88,6 +98,23 @@ def encode_label(
         codes[mask] = FIRST_OBJECT + len(classes)
         classes.append(rank[int(np.bincount(label.classes[mask]).argmax())])
     return codes, np.array(classes, np.int64)
+
+
+def encode_truth(
+    truth: PanopticMap, things: tuple[int, ...], stuff: tuple[int, ...]
+) -> tuple[UInt16[np.ndarray, "h w"], Int64[np.ndarray, "n"]]:
+    """Codes and object classes of true annotations: what has no class is `IGNORE`, a thing without an instance `CROWD`,
+    and everything else is marked (spec-network 7 [R])."""
+    table = np.full(max((*things, *stuff)) + 2, IGNORE, np.uint16)  # one entry more, so that VOID = -1 finds IGNORE
+    table[list(stuff)] = 1 + np.arange(len(stuff), dtype=np.uint16)
+    table[list(things)] = CROWD
+    codes: UInt16[np.ndarray, "h w"] = table[truth.classes]
+    is_object = (codes == CROWD) & (truth.instances > 0)
+    instances, first, inverse = np.unique(truth.instances[is_object], return_index=True, return_inverse=True)
+    codes[is_object] = (FIRST_OBJECT + inverse).astype(np.uint16)
+    rank = {label: number for number, label in enumerate(things)}
+    labels = truth.classes[is_object][first].tolist()
+    return codes, np.array([rank[label] for label in labels], np.int64).reshape(len(instances))
 
 
 def hide_remnants(
@@ -120,7 +147,7 @@ def make_target(sample: Sample) -> Target:
         masks=torch.from_numpy(masks),
         boxes=torch.from_numpy(boxes),
         classes=torch.from_numpy(sample.classes[visible]),
-        ignore=codes == UNMARKED,
+        ignore=(codes == UNMARKED) | (codes == CROWD),
     )
 
 

@@ -19,7 +19,7 @@ from cupola.motion.maskcut.cutting import find_objects
 from cupola.semantics.backbones import BackboneSettings, load_backbone, normalised
 from cupola.semantics.backbones.settings import DINO_VITS
 from cupola.semantics.crf import CrfSettings, dense_crf
-from cupola.types import Correspondence, Instances, StereoClip
+from cupola.types import Correspondence, Instances, StereoClip, StereoFrame
 
 if TYPE_CHECKING:
     import torch
@@ -78,13 +78,15 @@ class MaskCutSegmenter:
         return {"weights": content_hash(self.weights)}
 
     def __call__(self, clip: StereoClip, correspondence: Correspondence, seed: int) -> Instances:
-        """Objects on the left image of the clip's first frame, at most `masks`, without motions; a score is the IoU of
-        the cut with what the CRF made of it. Pixels that do not show the scene belong to none. Nothing is drawn at
-        random: `seed` is not read.
+        """The objects of the clip's first frame; correspondence and seed are not read. Raises `CheckpointError`."""
+        return self.objects(clip.first)
+
+    def objects(self, frame: StereoFrame) -> Instances:
+        """Objects on the left image, at most `masks`, without motions; a score is the IoU of the cut with what the CRF
+        made of it. Pixels that do not show the scene belong to none. Nothing is drawn at random.
 
         Raises `CheckpointError` where the weights can no longer be read.
         """
-        frame = clip.first
         side = (self.image_side, self.image_side)
         image = cv2.resize(frame.left, side, interpolation=cv2.INTER_AREA).astype(np.uint8)
         masks, scores = [], []

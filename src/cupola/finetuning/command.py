@@ -1,0 +1,377 @@
+"""`cupola finetune`: heads (or all) of a network on few annotated images, over disjoint subsets (spec-network 7)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from cupola.devices import pick_device
+from cupola.diagnosis import installed_versions
+from cupola.errors import CheckpointError, ConfigError, StoreError
+from cupola.finetuning.adapting import adapted, class_names, class_order, knows, untrained
+from cupola.finetuning.annotated import Annotated, open_annotated
+from cupola.finetuning.curve_report import write_curve_report
+from cupola.finetuning.scored import Figures, Spread, Tuned, judge, require_same_classes
+from cupola.finetuning.subsets import draw_subset, read_list
+from cupola.finetuning.task import Trainable, TruthTask, truth_data
+from cupola.io import content_hash, write_json
+from cupola.models import (
+    PRESETS,
+    NetworkSettings,
+    PanopticNetwork,
+    load_backbone_weights,
+    load_network,
+    save_network,
+)
+from cupola.models.architectures import architecture_of
+from cupola.models.checkpoint import CARD
+from cupola.prediction import Predictor
+from cupola.prediction.classes import class_system
+from cupola.runs.directory import claim
+from cupola.training import AugmentSettings, CopyPasteSettings, OptimizerSettings
+from cupola.training.data import require_same_data
+from cupola.training.loop import Plan, run_training
+from cupola.training.processes import Device, Precision, make_fabric
+from cupola.training.sampler import BatchSettings
+from cupola.training.state import remove_state
+from cupola.weights.finding import find_network
+
+RESULT, EVALUATION, REPORT, BEFORE = "result.json", "evaluation.json", "report.html", "before.json"
+
+MAY_DIFFER = ("model", "data", "backbone", "validate", "out", "images", "subsets", "subset", "keys", "device")
+"""Arguments that may change between two parts of a run: the content of network and images is compared instead of their
+place, and more sizes or subsets may be added."""
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How a network learns from true labels.
+
+    Attributes:
+        batch: images a step.
+        crop: largest (height, width) of a training image [px]; larger ones are seen in crops.
+        precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
+        saving_share: share of the time that may go into saving the state.
+        optimizer: AdamW and its schedule.
+        augment: how images are varied: by geometry alone, as the paper does (spec-network 7).
+    """
+
+    batch: int = 4
+    crop: tuple[int, int] = (512, 1024)
+    precision: Precision = "auto"
+    saving_share: float = 0.05
+    optimizer: OptimizerSettings = OptimizerSettings(warm_up=20)  # noqa: RUF009 - frozen
+    augment: AugmentSettings = AugmentSettings(jitter=0.0, grey=0.0, blur=0.0)  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"a batch needs at least one image, not {self.batch}")
+        if min(self.crop) < 32:
+            raise ConfigError(f"the crop must be at least 32 x 32 px, but is {self.crop[0]} x {self.crop[1]}")
+        if not self.saving_share > 0:
+            raise ConfigError(f"saving_share must be positive, but is {self.saving_share}")
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """All networks of a run. before: figures of the network as it was, its pseudo classes matched; pq: mean and spread
+    over the subsets, by number of images; report: with the plot, where there was something to validate on."""
+
+    out: Path
+    networks: tuple[Tuned, ...]
+    before: Figures | None
+    pq: dict[int, Spread]
+    report: Path | None
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which images one network learns from; name: of its directory."""
+
+    name: str
+    keys: tuple[str, ...]
+    subset: int | None
+
+
+def finetune(
+    model: Path,
+    data: Path,
+    *,
+    out: Path,
+    backbone: Path | None = None,
+    validate: Path | None = None,
+    images: int | list[int] | None = None,
+    subsets: int = 1,
+    subset: int | None = None,
+    keys: Path | None = None,
+    trainable: Trainable = "heads",
+    classes: Literal[19, 27] = 19,
+    layout: str = "auto",
+    scale: float = 1.0,
+    steps: int = 600,
+    settings: FinetuneSettings = FinetuneSettings(),
+    seed: int = 0,
+    device: Device = "auto",
+) -> FinetuneResult:
+    """Trains a network on annotated images: label-efficient fine-tuning, or the supervised upper bound.
+
+    Each network lies in a directory of its own under `out`. Run again with the same arguments it goes on where it was
+    stopped; further sizes and subsets are added to what is there.
+
+    Args:
+        model: a network as `cupola predict --model` takes it, or the name of an untrained one (`cupola train
+            --network`), such as paper.
+        data: annotated images: a data set with truth, or a folder with panoptic.json, panoptic/ and images/.
+        out: directory for the networks, result.json and report.html.
+        backbone: file of weights that the trunk of an untrained network starts from (`cupola train --backbone`).
+        validate: annotated images to score the networks on; class by class, without any matching.
+        images: how many images to learn from, one number or several ([5,20,60]); by default all.
+        subsets: so many disjoint subsets of each size, a network each; result.json tells mean and spread.
+        subset: only the subset of this number, from 0 on.
+        keys: file that lists the images to learn from, a key a line, instead of a draw.
+        trainable: heads leaves trunk and pyramid as they are; all trains everything.
+        classes: the 19 or the 27 Cityscapes classes; a folder with panoptic.json has its own.
+        layout: layout of the data sets; `auto` finds out.
+        scale: factor for the size of all images.
+        steps: training steps of each network.
+        settings: how it learns.
+        seed: of the draws and of all that is random in the training.
+        device: where it runs; auto takes a GPU if there is one.
+
+    Raises:
+        CheckpointError: there is no usable network at `model`.
+        DataError: there is no truth, or training and validation differ in classes.
+        ConfigError: a setting is out of range, such as more images than there are.
+        StoreError: `out` holds a run of other settings, images or of another network.
+        TrainingError: a loss is not finite.
+        DiskError: writing failed; the state saved before is kept.
+    """
+    if steps < 1:
+        raise ConfigError(f"training needs at least one step, not {steps}")
+    arguments = {
+        "model": model, "data": data, "out": out, "backbone": backbone, "validate": validate, "images": images,
+        "subsets": subsets, "subset": subset, "keys": keys, "trainable": trainable, "classes": classes,
+        "layout": layout, "scale": scale, "steps": steps, "settings": settings, "seed": seed, "device": device,
+    }  # fmt: skip
+    source = _Source.open(model, backbone, trainable)
+    train = open_annotated(data, layout, scale, classes)
+    judged = None if validate is None else open_annotated(validate, layout, scale, classes)
+    if judged is not None:
+        require_same_classes(train, judged)
+    choices = _choices(train, images, subsets, subset, keys, seed)
+    claim(out, MAY_DIFFER, **arguments)
+    run = _Run(out, source, train, judged, trainable, steps, settings, seed, device)
+    before = run.before()
+    networks = tuple(run.network(choice) for choice in choices)
+    return _finish(run, networks, before)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The network to begin with. settings: of an untrained one, which has no predictor; backbone: file of weights for
+    its trunk; stamp: tells it from others."""
+
+    name: str
+    predictor: Predictor | None
+    card: Mapping[str, Any]
+    settings: NetworkSettings | None
+    backbone: Path | None
+    stamp: str
+
+    @staticmethod
+    def open(model: Path, backbone: Path | None, trainable: Trainable) -> _Source:
+        """Raises `CheckpointError` where it is no network that can be fine-tuned, `ConfigError` where the arguments
+        contradict each other."""
+        name = str(model)
+        preset = {str(known): make for known, make in PRESETS.items()}.get(name)
+        if preset is not None and not model.exists():
+            shape = preset()
+            if not isinstance(shape, NetworkSettings):
+                raise ConfigError(f"{name} is no cascade, and only a cascade can be fine-tuned")
+            if trainable == "heads":
+                raise ConfigError(
+                    f"{name} is an untrained network, in which there is nothing worth freezing; add --trainable all, "
+                    "or name a trained network"
+                )
+            stamp = "" if backbone is None else content_hash(_existing(backbone))
+            return _Source(name, None, {}, shape, backbone, f"{name} {stamp}")
+        if backbone is not None:
+            raise ConfigError(f"--backbone is for an untrained network; {name} has a trunk already")
+        network, card = find_network(model)
+        if not isinstance(network, PanopticNetwork):
+            raise CheckpointError(
+                f"{name} is of the architecture {architecture_of(network.settings)}; only a cascade can be fine-tuned"
+            )
+        predictor = Predictor(network, class_system(card), torch.device("cpu"))
+        return _Source(name, predictor, card, None, None, predictor.fingerprint())
+
+    def network(self, train: Annotated, seed: int) -> PanopticNetwork:
+        """Made ready for the classes of the truth."""
+        if self.predictor is not None:
+            assert isinstance(self.predictor.network, PanopticNetwork)
+            return adapted(self.predictor.network, self.card, train.taxonomy, seed)
+        assert self.settings is not None
+        new = untrained(self.settings, train.taxonomy, seed)
+        if self.backbone is not None:
+            load_backbone_weights(new, self.backbone)
+        return new
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; give --backbone the file of a trunk's weights (docs/weights.md)")
+    return path
+
+
+def _choices(
+    train: Annotated, images: int | list[int] | None, subsets: int, subset: int | None, keys: Path | None, seed: int
+) -> list[_Choice]:
+    """The images of each network. Raises `ConfigError` where the arguments contradict each other or ask too much."""
+    if keys is not None:
+        if images is not None or subsets != 1 or subset is not None:
+            raise ConfigError("--keys names the images to learn from; leave --images, --subsets and --subset out")
+        return [_Choice("list", read_list(keys, train.keys), None)]
+    if images is None:
+        if subsets != 1 or subset is not None:
+            raise ConfigError("all images make one set only; say with --images how many a subset has")
+        return [_Choice("all", train.keys, None)]
+    sizes = [images] if isinstance(images, int) else images
+    if not sizes or len(set(sizes)) < len(sizes):
+        raise ConfigError(f"--images must be one number or several different ones, not {images}")
+    if subsets < 1:
+        raise ConfigError(f"there must be at least one subset, not {subsets}")
+    numbers = range(subsets) if subset is None else [subset]
+    for size in sizes:  # before any work
+        draw_subset(train.keys, size, max(numbers), seed)
+    return [
+        _Choice(f"images-{size}-subset-{number}", draw_subset(train.keys, size, number, seed), number)
+        for size in sizes
+        for number in numbers
+    ]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Everything that the networks of a run share."""
+
+    out: Path
+    source: _Source
+    train: Annotated
+    validate: Annotated | None
+    trainable: Trainable
+    steps: int
+    settings: FinetuneSettings
+    seed: int
+    device: Device
+
+    def before(self) -> Figures | None:
+        """How good the network is as it comes; None where it is untrained or there is nothing to validate on."""
+        predictor = self.source.predictor
+        return None if predictor is None else self._scored(predictor, self.source.card, self.out / BEFORE)
+
+    def network(self, choice: _Choice) -> Tuned:
+        """Trains (or finds) one network and scores it."""
+        path = self.out / choice.name
+        data = truth_data(self.train, choice.keys)
+        paste = CopyPasteSettings(pastes=(0, 0))
+        batches = BatchSettings(
+            self.settings.batch, data.canvas(self.settings.crop), self.seed, self.settings.augment, paste
+        )
+        task = TruthTask(data, batches, self.trainable, self.source.stamp)
+        if (path / CARD).is_file():
+            require_same_data(path, load_network(path)[1]["training"]["fingerprint"], task.fingerprint)
+        else:
+            self._train(path, choice, task)
+        network, card = load_network(path)
+        predictor = Predictor(network, class_system(card), torch.device("cpu"))
+        return Tuned(path, len(choice.keys), choice.subset, self._scored(predictor, card, path / EVALUATION))
+
+    def _train(self, path: Path, choice: _Choice, task: TruthTask) -> None:
+        fabric = make_fabric(self.device, self.settings.precision)
+        model = self.source.network(self.train, self.seed)
+        plan = Plan(self.steps, None, self.settings.saving_share, self.seed, self.settings.optimizer)
+        done = run_training(fabric, model, task, path, plan)
+        facts = {
+            "fingerprint": task.fingerprint,
+            "from": self.source.name,
+            "truth": str(self.train.path),
+            "keys": choice.keys,
+            "trainable": self.trainable,
+            "steps": done.step,
+            "seconds": round(done.seconds, 1),
+            "seed": self.seed,
+            "versions": installed_versions(),
+        }
+        things, stuff = class_order(self.train.taxonomy)
+        names = class_names(self.train.taxonomy)
+        save_network(path, model, {"things": things, "stuff": stuff, "class_names": names, "training": facts})
+        remove_state(path)
+
+    def _scored(self, predictor: Predictor, card: Mapping[str, Any], path: Path) -> Figures | None:
+        """Figures of a network, kept in `path` with what they are of. Raises `StoreError` where they cannot be read
+        back."""
+        if self.validate is None:
+            return None
+        stamp = [predictor.fingerprint(), str(self.validate.path.resolve()), list(self.validate.keys)]
+        if path.is_file():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                if content["of"] == stamp:
+                    return Figures.of(content)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{path} is damaged ({error}); delete it and run the same command again") from error
+        place = pick_device(self.device)
+        there = replace(predictor, network=predictor.network.to(place), device=place)
+        content = judge(there, self.validate, matched=not knows(card, self.validate.taxonomy)).to_dict()
+        write_json(path, {"of": stamp} | content)
+        return Figures.of(content)
+
+
+def _finish(run: _Run, networks: Sequence[Tuned], before: Figures | None) -> FinetuneResult:
+    """Writes result.json and, where there are figures, the report."""
+    by_size: dict[int, list[float]] = {}
+    for one in networks:
+        if one.figures is not None:
+            by_size.setdefault(one.images, []).append(one.figures.pq)
+    pq = {size: Spread.of(values) for size, values in sorted(by_size.items())}
+    report = run.out / REPORT if pq and run.validate is not None else None
+    result = FinetuneResult(run.out, tuple(networks), before, pq, report)
+    content: dict[str, Any] = {
+        "from": run.source.name,
+        "trainable": run.trainable,
+        "classes": list(run.train.taxonomy.names),
+        "before": None if before is None else asdict(before),
+        "networks": [
+            {
+                "path": one.path.name,
+                "images": one.images,
+                "subset": one.subset,
+                "figures": None if one.figures is None else asdict(one.figures),
+            }
+            for one in networks
+        ],
+        "pq": {str(size): asdict(spread) for size, spread in pq.items()},
+        "versions": installed_versions(),
+    }
+    write_json(run.out / RESULT, content)
+    if report is not None and run.validate is not None:
+        write_curve_report(report, result.networks, before, pq, run.validate, run.source.predictor, _facts(run))
+    return result
+
+
+def _facts(run: _Run) -> dict[str, str]:
+    assert run.validate is not None
+    return {
+        "network before": run.source.name,
+        "trained": run.trainable,
+        "truth": f"{run.train.path} ({len(run.train.keys)} images)",
+        "validated on": f"{run.validate.path} ({len(run.validate.keys)} images)",
+        "steps": str(run.steps),
+        "seed": str(run.seed),
+        **installed_versions(),
+    }
