@@ -4,8 +4,8 @@ python benchmarks/onnx_network.py [--preset paper] [--size 640 1280] [--objects 
 
 A random network on a random picture, with the score threshold at which torch finds so many objects (whether they are
 right makes no difference to the work). The ways take turns, so that other load meets all of them; the least wall time
-and, on one thread, the processor time are hardly touched by it. (On more threads onnxruntime's wait busily, which counts
-as processor time.)
+and, on one thread, the processor time are hardly touched by it. (Several threads of onnxruntime wait busily, and that
+counts as processor time.)
 """
 
 from __future__ import annotations
