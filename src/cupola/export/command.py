@@ -14,7 +14,7 @@ from cupola import __version__
 from cupola.config import plain
 from cupola.errors import CheckpointError, ConfigError
 from cupola.io import atomic_path, content_hash
-from cupola.models import PanopticNetwork, load_network
+from cupola.models import PanopticNetwork, VitSettings, load_network
 from cupola.models.checkpoint import WEIGHTS
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def export_onnx(model: Path, *, out: Path, threshold: float = 0.5) -> ExportedNe
     network, card = load_network(model)
     if not isinstance(network, PanopticNetwork):
         raise CheckpointError(f"{model} is not a network of the architecture `cascade`; only these become ONNX files")
+    if isinstance(network.settings.trunk, VitSettings):
+        raise CheckpointError(f"{model} has a vision transformer as trunk; only networks on a ResNet become ONNX files")
     things, stuff = tuple(card["things"]), tuple(card["stuff"])
     notes = _notes(network, card, things, stuff, threshold) | {"model_sha256": content_hash(model / WEIGHTS)}
     with atomic_path(out) as temporary:
