@@ -17,7 +17,8 @@ from cupola.errors import CheckpointError
 from cupola.export import command
 from cupola.export.comparison import Differences, compare, open_session, run_session
 from cupola.io import content_hash, write_rgb
-from cupola.models import PanopticNetwork, load_network, paper, save_network, tiny
+from cupola.models import PanopticNetwork, VitSettings, load_network, paper, save_network, tiny
+from cupola.semantics.backbones.settings import VitSizes
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "run_onnx.py"
 THINGS, STUFF = (5, 2), (0, 3, 4)
@@ -220,3 +221,10 @@ def test_the_example_needs_neither_torch_nor_cupola(model, tmp_path):
     assert len(EXAMPLE.read_text().splitlines()) <= 30
     barred = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, __file__], capture_output=True, text=True)
     assert "is barred" in barred.stderr  # the bar works
+
+
+def test_a_transformer_is_refused(tmp_path):
+    vit = VitSettings("dino_vits16", sizes=VitSizes(patch=16, width=16, depth=1, heads=2, grid=4))
+    save_network(tmp_path / "net", PanopticNetwork(replace(tiny(), trunk=vit), 1, 1), {"things": [0], "stuff": [1]})
+    with pytest.raises(CheckpointError, match="vision transformer as trunk; only networks on a ResNet"):
+        cupola.export_onnx(tmp_path / "net", out=tmp_path / "net.onnx")
