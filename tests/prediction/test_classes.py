@@ -32,7 +32,13 @@ def test_without_names_classes_have_numbers_and_colours_of_their_own():
     classes = class_system(CARD)
     assert [classes.names[c] for c in (0, 5)] == ["class 0", "class 5"]
     assert len(set(classes.colors)) == 6
-    assert [(c.id, c.is_thing) for c in classes.categories()] == [(0, False), (2, True), (3, False), (4, False), (5, True)]
+    assert [(c.id, c.is_thing) for c in classes.categories()] == [
+        (0, False),
+        (2, True),
+        (3, False),
+        (4, False),
+        (5, True),
+    ]
 
 
 def test_a_matching_gives_names_and_colours(tmp_path):
@@ -92,8 +98,15 @@ def test_a_missing_file_of_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "card", [{}, {"things": [1]}, {"things": 3, "stuff": []}, {"things": [-1], "stuff": []}]
-    + [{"things": [1], "stuff": [0], "class_names": ["a"]}, {"things": [99999], "stuff": []}],
+    "card",
+    [
+        {},
+        {"things": [1]},
+        {"things": 3, "stuff": []},
+        {"things": [-1], "stuff": []},
+        {"things": [99999], "stuff": []},
+        {"things": [1], "stuff": [0], "class_names": ["a"]},
+    ],
 )
 def test_a_card_that_makes_no_sense_is_refused(card):
     with pytest.raises(CheckpointError):

@@ -33,7 +33,9 @@ class SelfTrainingSettings:
         labels: which of the teacher's predictions are learnt.
         crop: smallest and largest share of an image's sides that the student sees, drawn for every image; beyond 1 a
             margin lies around it.
-        rows: smallest and largest size of what it sees, as a share of the image's rows, drawn for every step.
+        rows: smallest and largest size of what it sees, drawn for every step, as a share of the rows at which the
+            network looks at whole images (`NetworkSettings.rows`): with the same share for crop and rows, the student
+            sees things as large as they will be in prediction.
         precision: of the student's forward pass; auto is bfloat16 on a GPU that has it and float32 else. The teacher
             always predicts in float32 (spec-network N60).
         saving_share: share of the time that may go into saving the state.
@@ -49,8 +51,8 @@ class SelfTrainingSettings:
     negatives: Literal["all", "ignore_aware"] = "ignore_aware"
     views: ViewSettings = ViewSettings()  # noqa: RUF009 - frozen
     labels: TeacherLabelSettings = TeacherLabelSettings()  # noqa: RUF009 - frozen
-    crop: tuple[float, float] = (0.625, 1.4)
-    rows: tuple[float, float] = (1.0, 1.0)
+    crop: tuple[float, float] = (0.525, 0.83)
+    rows: tuple[float, float] = (2 / 3, 2 / 3)
     precision: Precision = "auto"
     saving_share: float = 0.05
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=2e-4, weight_decay=0.0, warm_up=20)  # noqa: RUF009
