@@ -141,6 +141,7 @@ def test_the_papers_layout(tmp_path):
     session = open_session(path)
     for size in SIZES[2:]:
         assert require_the_same(network, session, size, 0.0) == 100
+    assert 0 < require_the_same(network, session, SIZES[2], 0.4) <= 100  # leaves regions out between the stages
 
 
 def test_the_file_tells_of_itself(model):

@@ -22,7 +22,7 @@ from cupola.models.panoptic import DIVISOR
 from cupola.models.semantic_head import STRIDE
 
 OPSET = 18
-"""Version of ONNX's operators: the first in which a scatter adds; runtimes from 2023 on read it."""
+"""Version of ONNX's operators: the first that splits into a number of parts; runtimes from 2023 on read it."""
 
 EXAMPLE_SIDE, EXAMPLE_COUNT = 4, 3
 """Height of the example image in units of `DIVISOR`, and number of regions; any above 1 do, since sizes stay open."""

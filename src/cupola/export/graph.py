@@ -183,7 +183,7 @@ def _add_outputs(
     pixels, objects, count = ("height", "width"), ("objects",), ("segments",)
     outputs: dict[str, tuple[ir.Value, ir.DataType, tuple[int | str, ...]]] = {
         "panoptic": (panoptic, INT32, pixels),
-        "segment_id": (op.Add(op.CumSum(op.Add(op.Mul(is_stuff, 0), 1), 0), 0), INT64, count),
+        "segment_id": (op.CumSum(op.Add(op.Mul(is_stuff, 0), 1), 0), INT64, count),
         "segment_class": (segments(thing_class, op.Gather(stuff_class, channels)), INT64, count),
         "segment_is_thing": (op.Equal(is_stuff, 0), ir.DataType.BOOL, count),
         "segment_score": (segments(found.scores, unknown), FLOAT, count),
