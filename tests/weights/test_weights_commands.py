@@ -294,6 +294,7 @@ def test_a_path_goes_before_a_name(tmp_path, monkeypatch):
     write_lightning(tmp_path / "x.ckpt", 2, 3)
     cupola.convert_weights(tmp_path / "x.ckpt", out=tmp_path / "cups")
     assert cupola.load("cups").classes.things == (3, 4)
+    assert cupola.load(tmp_path / "cups" / "model.safetensors").classes.things == (3, 4)
 
 
 @pytest.mark.parametrize(
