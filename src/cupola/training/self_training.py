@@ -92,6 +92,8 @@ def self_train(
     if out.resolve() == model.resolve():
         raise ConfigError(f"--out would overwrite the network it learns from ({model}); choose another directory")
     fabric = make_fabric(device, settings.precision)
+    if fabric.world_size > 1:
+        raise ConfigError("a network teaches itself in one process; start `cupola self-train` without torchrun")
     given, card = load_network(model)
     if not isinstance(given, PanopticNetwork):
         raise ConfigError(f"{model} is no cascade but a {type(given).__name__}; only cascades can teach themselves")
