@@ -47,7 +47,9 @@ class DemoSize:
 
 
 SIZES = {
-    "small": DemoSize(Streets(sequences=250, labelled=200, held_out=30, frames=3, height=192, width=384), "small", 1200, 500),
+    "small": DemoSize(
+        Streets(sequences=250, labelled=200, held_out=30, frames=3, height=192, width=384), "small", 1200, 500
+    ),
     "tiny": DemoSize(Streets(sequences=12, labelled=24, held_out=3, frames=3, height=128, width=256), "tiny", 100, 8),
 }
 """`small` fits ten minutes of two cores: many streets of few frames, since 120 labelled frames taught as much as 480

@@ -32,6 +32,7 @@ SETTINGS = SelfTrainingSettings(
     batch=2,
     refresh=2,
     decay=0.9,
+    trained="heads",
     saving_share=1e9,
     views=ViewSettings((1.0,)),
     labels=TeacherLabelSettings(score=0.3, doubt=0.2),
