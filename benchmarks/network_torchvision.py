@@ -214,7 +214,8 @@ def measure(programs: dict[str, Callable[[], Any]], repeats: int, device: str) -
 def show(seconds: dict[str, list[tuple[float, float]]], images: int) -> None:
     """Times of each program, and their ratio to torchvision's: the median over the turns."""
     print(
-        f"{'[s]':18}{'least':>8}{'median':>8}{'processor':>11}{'ratios: least':>16}{'turns':>8}{'processor':>11}{'img/s':>8}"
+        f"{'[s]':18}{'least':>8}{'median':>8}{'processor':>11}"
+        f"{'ratios: least':>16}{'turns':>8}{'processor':>11}{'img/s':>8}"
     )
     least = {name: min(wall for wall, _ in rows) for name, rows in seconds.items()}
     for name, rows in seconds.items():
@@ -270,8 +271,8 @@ def main() -> None:
         print(peak(options))
         return
     print(
-        f"{platform.machine()}, torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), {options.device}, "
-        f"{options.threads} threads"
+        f"{platform.machine()}, torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), "
+        f"{options.device}, {options.threads} threads"
     )
     if options.what == "memory":
         memory(options.threads)
