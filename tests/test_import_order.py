@@ -32,7 +32,8 @@ LAYERS = (
     ("pseudo_labels", "models"),
     ("training", "weights"),
     ("prediction", "inspection", "scoring"),
-    ("demo_report", "ablation", "finetuning"),
+    ("experiment",),
+    ("demo_report", "ablation", "finetuning", "export"),
     ("demonstration",),
     ("cli",),
 )

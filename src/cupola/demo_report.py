@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from cupola.correspondence import ClassicalCorrespondence
 from cupola.data import StereoDataset
 from cupola.diagnosis import installed_versions
 from cupola.evaluation import Evaluation
+from cupola.evaluation.protocol import SMALL
 from cupola.io.coco_panoptic import read_index, read_map
 from cupola.pseudo_labels import LabelStore
 from cupola.pseudo_labels.label_report import class_gallery, shrink, spread
@@ -36,86 +38,107 @@ SMOOTHING = 25
 """Steps over which the learning curve is averaged."""
 
 
-NOT_LOSSES = ("step", "loss", "gradient", "learning_rate", "seconds")
+NOT_LOSSES = ("step", "loss", "gradient", "learning_rate", "seconds", "waiting")
 """Entries of metrics.jsonl beside the single losses."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage says of the held-out frames. predictions: folder of its COCO panoptic files; result: its scores."""
+
+    name: str
+    predictions: Path
+    result: Evaluation
+
+
+COLUMNS = ("PQ", "SQ", "RQ", "PQ things", "PQ stuff", "mIoU", "moving", "standing", "small", "false")
+
+
+def score_table(stages: Sequence[Stage]) -> Table:
+    """A row for each stage, figures in percent."""
+    area = stages[0].result.settings.recall_area
+    careful = ", ".join(f"{100 * s.result.careful.standard.all.pq:.1f} ({s.name})" for s in stages)
+    return Table(
+        "Every stage on the same held-out frames",
+        ["held-out frames", *COLUMNS],
+        [[stage.name, *_figures(stage.result)] for stage in stages],
+        "In percent; standard PQ with the paper's matching of pseudo classes. moving, standing: share of true things "
+        f"of at least {area} pixels found at IoU > 0.5; small: of standing ones below {SMALL * area} pixels. false: "
+        "predicted objects that are none. No pseudo label marks a standing thing: what a network finds there, it "
+        f"inferred. With pairs of classes that hardly overlap refused, PQ is {careful}.",
+    )
+
+
+def _figures(result: Evaluation) -> list[str]:
+    scores, objects = result.matched.standard, result.objects
+    shares = [
+        scores.all.pq, scores.all.sq, scores.all.rq, scores.things.pq, scores.stuff.pq,
+        result.matched.semantic_standard.miou,
+        *(r.share if r else float("nan") for r in (objects.moving, objects.standing, objects.small)),
+    ]  # fmt: skip
+    return [f"{100 * share:.1f}" for share in shares] + [str(objects.false_objects)]
 
 
 def write_demo_report(
     path: Path,
-    out: Path,
     dataset: StereoDataset,
     store: LabelStore,
-    labels: Evaluation,
-    network: Evaluation,
-    scores: tuple[Sequence[str], Sequence[Sequence[str]]],
+    stages: Sequence[Stage],
+    networks: Sequence[Path],
     seconds: Mapping[str, float],
     warning: str = "",
 ) -> None:
-    """Writes the report of a finished demo at `out`; `scores` are the columns and rows of its table, `warning` is what
-    a reader should know before trusting them."""
-    columns, rows = scores
-    results = Table(
-        "Pseudo labels and network on the same held-out frames",
-        columns,
-        rows,
-        "In percent; standard PQ with the paper's matching of pseudo classes. moving, standing: share of true things "
-        f"of at least {labels.settings.recall_area} pixels found at IoU > 0.5. false: predicted objects that are none. "
-        "No pseudo label marks a standing thing: what the network finds there, it inferred. With pairs of classes that "
-        f"hardly overlap refused, PQ is {100 * labels.careful.standard.all.pq:.1f} for the pseudo labels and "
-        f"{100 * network.careful.standard.all.pq:.1f} for the network.",
-    )
-    blocks: list[Table | Figure | Gallery] = [
-        results, _frames(out, dataset, store, labels, network), _curve(out / "network"),
-        _classes(labels, network), class_gallery(store),
-    ]  # fmt: skip
-    found = network.objects.standing
+    """Writes the report of a finished demo. dataset, store: the held-out frames and what stage 1 says of them; stages:
+    the pseudo labels first; networks: of the other stages; warning: what a reader should know before trusting it."""
+    found = stages[-1].result.objects.standing
     lead = (
-        "A stereo street was rendered, labelled from its motion and geometry, and a network trained on these labels. "
-        f"On streets it had never seen it found {found.found if found else 0} of {found.total if found else 0} "
-        f"standing things, though no label ever marked one. {warning}"
+        "Stereo streets were rendered, labelled from their motion and geometry, and a network trained on these labels, "
+        f"which then taught itself. On streets it had never seen it finds {found.found if found else 0} of "
+        f"{found.total if found else 0} standing things, though no label ever marked one. {warning}"
     ).strip()
+    blocks: list[Table | Figure | Gallery] = [
+        score_table(stages), _frames(dataset, store, stages),
+        *(_curve(stage.name, network) for stage, network in zip(stages[1:], networks, strict=True)),
+        _classes(stages), class_gallery(store),
+    ]  # fmt: skip
     facts = {
         "time": ", ".join(f"{part} {value:.0f} s" for part, value in seconds.items()),
         **store.facts(),
         "versions": ", ".join(f"{name} {version}" for name, version in installed_versions().items()),
-        "evaluation": json.dumps(plain(labels.settings)),
+        "evaluation": json.dumps(plain(stages[0].result.settings)),
     }
     write_page(path, Page("cupola demo: from stereo video to a panoptic network", lead, blocks, facts))
 
 
-def _frames(out: Path, dataset: StereoDataset, store: LabelStore, labels: Evaluation, network: Evaluation) -> Gallery:
+def _frames(dataset: StereoDataset, store: LabelStore, stages: Sequence[Stage]) -> Gallery:
     pairs = {pair[0].key: pair for pair in dataset.pairs()}
-    predictions = {annotation.key: annotation for annotation in read_index(out / "predictions" / "panoptic.json")[0]}
-    label_colors = matched_palette(labels.careful.assignment.tolist(), CITYSCAPES_19)
-    network_colors = matched_palette(network.careful.assignment.tolist(), CITYSCAPES_19)
-    semantic_colors = matched_palette(labels.careful.semantic_assignment.tolist(), CITYSCAPES_19)
+    indexes = [{a.key: a for a in read_index(stage.predictions / "panoptic.json")[0]} for stage in stages]
+    palettes = [matched_palette(stage.result.careful.assignment.tolist(), CITYSCAPES_19) for stage in stages]
+    semantic_colors = matched_palette(stages[0].result.careful.semantic_assignment.tolist(), CITYSCAPES_19)
     correspondence = ClassicalCorrespondence()
     rows: list[tuple[str, Sequence[np.ndarray | None]]] = []
     for key in [store.keys[i] for i in spread(len(store.keys), FRAMES)]:
         clip = dataset.clip(pairs[key])
         image, fields = clip.first.left, correspondence(clip)
         truth = dataset.truth(pairs[key][0], CITYSCAPES_19)
-        prediction = read_map(out / "predictions" / "panoptic", predictions[key])
-        rows.append(
-            (
-                key,
-                [
-                    image,
-                    flow_image(fields.flow, fields.flow_valid),
-                    disparity_image(fields.disparity, fields.disparity_valid),
-                    instance_overlay(image, store.instance_map(key)),
-                    class_image(store.semantic(key), semantic_colors),
-                    panoptic_overlay(image, store.label(key), label_colors),
-                    panoptic_overlay(image, prediction, network_colors),
-                    None if truth is None else _truth_overlay(image, truth, dataset.moving(pairs[key][0])),
-                ],
-            )
-        )
-    present = sorted({int(c) for c in (*labels.careful.assignment, *network.careful.assignment) if c >= 0})
+        maps = [
+            read_map(stage.predictions / "panoptic", index[key]) for stage, index in zip(stages, indexes, strict=True)
+        ]
+        pictures = [
+            image,
+            flow_image(fields.flow, fields.flow_valid),
+            disparity_image(fields.disparity, fields.disparity_valid),
+            instance_overlay(image, store.instance_map(key)),
+            class_image(store.semantic(key), semantic_colors),
+            *(panoptic_overlay(image, one, palette) for one, palette in zip(maps, palettes, strict=True)),
+            None if truth is None else _truth_overlay(image, truth, dataset.moving(pairs[key][0])),
+        ]
+        rows.append((key, [None if picture is None else shrink(picture, 384) for picture in pictures]))
+    present = sorted({int(c) for stage in stages for c in stage.result.careful.assignment if c >= 0})
     return Gallery(
         "Held-out frames, step by step",
-        ["input", "flow", "disparity", "moving objects", "semantics", "pseudo label", "network", "truth"],
-        [(key, [None if p is None else shrink(p, 384) for p in pictures]) for key, pictures in rows],
+        ["input", "flow", "disparity", "moving objects", "semantics", *(stage.name for stage in stages), "truth"],
+        rows,
         "Colours: the class that each pseudo class was matched to; grey where every match hardly overlaps. Black in a "
         "pseudo label is ignored in training: a thing class where nothing was seen to move. In the truth, moving "
         "things are yellow.",
@@ -131,18 +154,18 @@ def _truth_overlay(image: np.ndarray, truth: PanopticMap, moving: frozenset[int]
     return painted
 
 
-def _classes(labels: Evaluation, network: Evaluation) -> Table:
+def _classes(stages: Sequence[Stage]) -> Table:
     """PQ of each class that the truth or a prediction holds."""
     rows = []
     for number, name in enumerate(CITYSCAPES_19.names):
-        values = [result.matched.standard.pq[number] for result in (labels, network)]
+        values = [stage.result.matched.standard.pq[number] for stage in stages]
         if not np.isnan(values).all():
             kind = "thing" if CITYSCAPES_19.is_thing[number] else "stuff"
             rows.append([f"{name} ({kind})", *(f"{100 * value:.1f}" for value in values)])
-    return Table("PQ of each class", ["class", "pseudo labels", "network"], rows)
+    return Table("PQ of each class", ["class", *(stage.name for stage in stages)], rows)
 
 
-def _curve(network: Path) -> Figure:
+def _curve(name: str, network: Path) -> Figure:
     """Losses by step, smoothed."""
     from matplotlib.figure import Figure as Plot
 
@@ -159,4 +182,4 @@ def _curve(network: Path) -> Figure:
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=2)
-    return Figure("Learning curve", picture_of(plot), f"Mean over {width} steps.")
+    return Figure(f"Learning curve, {name}", picture_of(plot), f"Mean over {width} steps.")

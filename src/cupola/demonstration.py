@@ -1,6 +1,6 @@
-"""`cupola demo`: the whole of cupola on a rendered street, from nothing to a network that finds what nobody marked.
+"""`cupola demo`: the whole of cupola on rendered streets, from nothing to a network that finds what nobody marked.
 
-render -> stage 1 on the training street -> stage 2 -> the network and stage 1 on streets neither has seen -> report
+render -> stage 1 -> stage 2 -> stage 3 -> both networks and stage 1 on streets neither has seen -> report
 """
 
 from __future__ import annotations
@@ -12,77 +12,95 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cupola.data import StereoDataset, open_dataset
-from cupola.data.synthetic import render
-from cupola.demo_report import write_demo_report
+from cupola.data import open_dataset
+from cupola.demo_report import Stage, score_table, write_demo_report
 from cupola.errors import StoreError
-from cupola.evaluation import Evaluation, EvaluationSettings
+from cupola.evaluation import Evaluation
+from cupola.experiment import (
+    HELD_OUT,
+    HELD_OUT_LABELS,
+    LABELS,
+    STREET,
+    Streets,
+    judge_labels,
+    judge_network,
+    label_streets,
+    render_streets,
+)
 from cupola.io import write_json
-from cupola.prediction import load, predict_sources
-from cupola.pseudo_labels import LabelStore, pseudo_label
-from cupola.scoring import evaluate
-from cupola.training import train
+from cupola.pseudo_labels import LabelStore
+from cupola.training import self_train, train
 
-HELD_OUT_SEED = 1_000_003
-"""Added to the seed for the held-out street: no training street is drawn from it."""
-
-MIN_THING_AREA = 64
-"""True things of fewer pixels are void in the demo's scores, as in findings-demo [px]."""
+NETWORK, SELF_TRAINED, PREDICTIONS = "network", "self-trained", "predictions"
+"""Folders of the networks of stages 2 and 3, and in each of what it says of the held-out streets."""
 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much the demo does. sequences: streets to learn from and to test on; frames: of each street;
-    height, width: of the images [px]; network, steps: of stage 2."""
+    """How much the demo does. streets: to learn from and to test on; network, steps: of stage 2; self_training: steps
+    of stage 3."""
 
-    sequences: int
-    held_out: int
-    frames: int
-    height: int
-    width: int
+    streets: Streets
     network: Literal["small", "tiny"]
     steps: int
+    self_training: int
 
 
 SIZES = {
-    "small": DemoSize(sequences=100, held_out=30, frames=3, height=192, width=384, network="small", steps=1800),
-    "tiny": DemoSize(sequences=12, held_out=3, frames=3, height=128, width=256, network="tiny", steps=100),
+    "small": DemoSize(
+        Streets(sequences=250, labelled=200, held_out=30, frames=3, height=192, width=384), "small", 1200, 500
+    ),
+    "tiny": DemoSize(Streets(sequences=12, labelled=24, held_out=3, frames=3, height=128, width=256), "tiny", 100, 8),
 }
-"""`small` fits ten minutes of two cores: many streets of few frames, since 120 frames taught as much as 480
-(findings-demo); `tiny` only shows that every part runs."""
+"""`small` fits ten minutes of two cores: many streets of few frames, since 120 labelled frames taught as much as 480
+(findings-demo), but stage 3, which needs no labels, gains from more; `tiny` only shows that every part runs."""
 
 
 SECONDS, LEAST_TRAINING = 570.0, 60.0
 """The demo should take no longer [s], so training ends early on a slow machine, but not before this [s]. Results then
 depend on its speed; one that needs less than nine tenths of the time left for training always gives the same."""
 
-AFTER_TRAINING = 0.4
-"""What comes after training takes about this share of what came before (30 streets against 100, and the report)."""
+AFTER_TRAINING = 0.3
+"""Judging and the report take about this share of rendering and labelling."""
+
+BOOTSTRAP_SHARE = 0.75
+"""Share of the time for training that stage 2 may take."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """labels, network: stage 1 and the network on the same held-out frames; seconds: wall time of each part [s]; steps,
-    planned: of training, as many as there was time for and as many as there should be."""
+    """labels, network, self_trained: stages 1, 2, 3 on the same held-out frames; seconds: wall time of each part [s];
+    steps, planned: of both trainings, as many as there was time for and as many as there should be."""
 
     out: Path
     labels: Evaluation
     network: Evaluation
+    self_trained: Evaluation
     seconds: dict[str, float]
     steps: int
     planned: int
     report: Path
 
+    @property
+    def stages(self) -> tuple[Stage, Stage, Stage]:
+        """All three, as the table shows them."""
+        return (
+            Stage("pseudo labels", self.out / HELD_OUT_LABELS, self.labels),
+            Stage("stage 2: network", self.out / NETWORK / PREDICTIONS, self.network),
+            Stage("stage 3: self-trained", self.out / SELF_TRAINED / PREDICTIONS, self.self_trained),
+        )
+
     def table(self) -> str:
-        """Both results side by side, as text."""
-        columns, rows = score_rows(self.labels, self.network)
-        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+        """All results side by side, as text."""
+        scores = score_table(self.stages)
+        table = [scores.columns, *scores.rows]
+        widths = [max(len(row[i]) for row in table) for i in range(len(scores.columns))]
         lines = [
             "  ".join(
                 cell.rjust(width) if i else cell.ljust(width)
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             )
-            for row in [columns, *rows]
+            for row in table
         ]
         spent = ", ".join(f"{part} {value:.0f} s" for part, value in self.seconds.items())
         if self.steps < self.planned:
@@ -98,25 +116,10 @@ def cut_short(steps: int, planned: int) -> str:
     )
 
 
-def score_rows(labels: Evaluation, network: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Column names and a row each for the pseudo labels and the network; figures in percent."""
-    columns = ["held-out frames", "PQ", "SQ", "RQ", "PQ things", "PQ stuff", "mIoU", "moving", "standing", "false"]
-    return columns, [[name, *_figures(result)] for name, result in (("pseudo labels", labels), ("network", network))]
-
-
-def _figures(result: Evaluation) -> list[str]:
-    scores, objects = result.matched.standard, result.objects
-    shares = [
-        scores.all.pq, scores.all.sq, scores.all.rq, scores.things.pq, scores.stuff.pq,
-        result.matched.semantic_standard.miou,
-        *(recall.share if recall else float("nan") for recall in (objects.moving, objects.standing)),
-    ]  # fmt: skip
-    return [f"{100 * share:.1f}" for share in shares] + [str(objects.false_objects)]
-
-
 def demo(*, out: Path = Path("runs/demo"), size: Literal["small", "tiny"] = "small", seed: int = 0) -> DemoResult:
-    """The whole of cupola, from nothing: renders a stereo street, makes pseudo labels from its video, trains a network
-    on them, and shows on streets it has never seen that it finds objects which no label marked.
+    """The whole of cupola, from nothing: renders stereo streets, makes pseudo labels from their video (stage 1), trains
+    a network on them (stage 2), lets it teach itself (stage 3), and shows on streets it has never seen that it finds
+    objects which no label marked.
 
     Needs no data, no weights, no network and no GPU. Run the same command again to go on after a stop.
 
@@ -129,32 +132,31 @@ def demo(*, out: Path = Path("runs/demo"), size: Literal["small", "tiny"] = "sma
     _claim(out, size, seed)
     seconds: dict[str, float] = {}
     with _timed(seconds, "render"):
-        for name, count, offset in (("street", recipe.sequences, 0), ("held-out", recipe.held_out, HELD_OUT_SEED)):
-            render(
-                out / name, seed=seed + offset, frames=recipe.frames, sequences=count,
-                height=recipe.height, width=recipe.width,
-            )  # fmt: skip
-    with _timed(seconds, "pseudo labels"):
-        pseudo_label(out / "street", out=out / "labels", seed=seed)
-    left = max(LEAST_TRAINING, SECONDS - (1 + AFTER_TRAINING) * sum(seconds.values()))
-    with _timed(seconds, "training"):
-        trained = train(
-            out / "labels", out=out / "network", network=recipe.network, steps=recipe.steps, seed=seed, time_limit=left
-        )
+        render_streets(out, recipe.streets, seed)
+    with _timed(seconds, "stage 1"):
+        label_streets(out, recipe.streets, seed)
+    end = SECONDS - AFTER_TRAINING * sum(seconds.values())
+    with _timed(seconds, "stage 2"):
+        bootstrapped = train(
+            out / LABELS, out=out / NETWORK, network=recipe.network, steps=recipe.steps, seed=seed,
+            time_limit=max(LEAST_TRAINING, BOOTSTRAP_SHARE * (end - sum(seconds.values()))),
+        )  # fmt: skip
+    with _timed(seconds, "stage 3"):
+        self_trained = self_train(
+            out / STREET, model=out / NETWORK, out=out / SELF_TRAINED, steps=recipe.self_training, seed=seed,
+            time_limit=max(LEAST_TRAINING, end - sum(seconds.values())),
+        )  # fmt: skip
     with _timed(seconds, "held-out frames"):
-        held_out = open_dataset(out / "held-out")
-        store = pseudo_label(out / "held-out", out=out / "held-out-labels", classes_from=out / "labels", seed=seed)
-        _predict_held_out(out, held_out, store)
-        labels, network = (
-            evaluate(out / folder, out / "held-out", settings=EvaluationSettings(MIN_THING_AREA), out=out / folder)
-            for folder in ("held-out-labels", "predictions")
-        )
-    report = out / "report.html"
+        labels = judge_labels(out)
+        network, final = (judge_network(out, out / name, out / name / PREDICTIONS) for name in (NETWORK, SELF_TRAINED))
+    steps, planned = bootstrapped.steps + self_trained.steps, recipe.steps + recipe.self_training
+    result = DemoResult(out, labels, network, final, seconds, steps, planned, out / "report.html")
     with _timed(seconds, "report"):
-        warning = cut_short(trained.steps, recipe.steps) if trained.steps < recipe.steps else ""
-        scores = score_rows(labels, network)
-        write_demo_report(report, out, held_out, store, labels, network, scores, seconds, warning)
-    return DemoResult(out, labels, network, seconds, trained.steps, recipe.steps, report)
+        warning = cut_short(steps, planned) if steps < planned else ""
+        held_out, store = open_dataset(out / HELD_OUT), LabelStore.open(out / HELD_OUT_LABELS)
+        networks = out / NETWORK, out / SELF_TRAINED
+        write_demo_report(result.report, held_out, store, result.stages, networks, seconds, warning)
+    return result
 
 
 def _claim(out: Path, size: str, seed: int) -> None:
@@ -171,10 +173,3 @@ def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[part] = time.perf_counter() - start
-
-
-def _predict_held_out(out: Path, dataset: StereoDataset, store: LabelStore) -> None:
-    """The network on exactly the frames that the held-out pseudo labels cover."""
-    predictor = load(out / "network")
-    sources = [(key, str(store.record(key).left), lambda key=key: store.image(key)) for key in store.keys]
-    predict_sources(sources, predictor, out / "predictions", batch=4, facts={"model": str(out / "network")})

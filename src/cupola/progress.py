@@ -13,9 +13,11 @@ QUIET_SECONDS = 2.0
 """A bar appears only for work that lasts longer than this [s]."""
 
 
-def progress(items: Iterable[T], title: str, total: int | None = None, done: int = 0) -> tqdm[T]:
-    """Wraps `items` in a bar on stderr; `done` of `total` steps were finished by an earlier run."""
-    return tqdm(items, desc=title, total=total, initial=done, delay=QUIET_SECONDS, dynamic_ncols=True)
+def progress(
+    items: Iterable[T], title: str, total: int | None = None, done: int = 0, *, silent: bool = False
+) -> tqdm[T]:
+    """Wraps `items` in a bar on stderr; `done` of `total` steps were finished by an earlier run; silent: no bar."""
+    return tqdm(items, desc=title, total=total, initial=done, delay=QUIET_SECONDS, dynamic_ncols=True, disable=silent)
 
 
 def byte_progress(title: str, total: int | None, done: int = 0) -> tqdm[Any]:

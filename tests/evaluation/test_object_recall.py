@@ -42,6 +42,13 @@ def test_moving_and_standing_are_told_apart():
     assert (unknown.things, unknown.moving, unknown.standing) == (Recall(2, 3), None, None)
 
 
+def test_small_standing_things_have_a_recall_of_their_own():
+    target = scene((CAR, 26001, 0, 5), (CAR, 26002, 5, 15), (PERSON, 24001, 15, 18), (PERSON, 24002, 18, 20))
+    prediction = scene((CAR, 1, 5, 15), (PERSON, 2, 15, 18))
+    counts = count(prediction, target, moving=frozenset({26001}), min_area=25)  # areas 50, 100, 30, 20 px
+    assert (counts.standing, counts.small) == (Recall(2, 2), Recall(1, 1))
+
+
 def test_frames_that_do_not_know_who_moves_count_for_all_things_only():
     table = contingency(scene((CAR, 1, 0, 5)), scene((CAR, 26001, 0, 5)))
     counts = count_objects([(table, None), (table, frozenset())], IS_THING, IS_THING, 1)

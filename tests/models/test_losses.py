@@ -12,6 +12,7 @@ from cupola.models.losses import (
     drop_loss_weights,
     ignore_aware_weights,
     mask_loss,
+    published_drop_loss_weights,
     region_weights,
     semantic_loss,
 )
@@ -62,6 +63,25 @@ def test_rules():
     assert weights("ignore_aware") == [0, 1, 1]
     assert weights("ignore_aware", None) == [1, 1, 1]
     assert weights("drop_loss") == [0, 0, 1]
+    assert weights("drop_loss_published") == [1, 1, 1]  # needs what the network predicts
+
+
+def test_published_drop_loss_compares_with_the_first_regions_objects():
+    near, far = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[50.0, 50, 60, 60]])
+    objects = torch.cat((near, far))
+    predicted = torch.cat((near, far, far))
+
+    def weights(matched, *, empty=False, first_stage=True):
+        boxes, index, labels = [predicted], [torch.tensor(matched)], [objects]
+        if empty:
+            boxes, index, labels = boxes * 2, index * 2, [objects, objects[:0]]
+        found = published_drop_loss_weights(boxes, index, labels, 0.4, first_stage=first_stage)
+        return [weight.tolist() for weight in found]
+
+    assert weights([0, 1, 1]) == [[1, 1, 1]]
+    assert weights([0, 0, 1]) == [[1, 0, 0]]  # two distinct objects, but the first two regions hold one
+    assert weights([0, 0, 1], empty=True) == [[1, 1, 1], [1, 1, 1]]
+    assert weights([0, 0, 1], empty=True, first_stage=False) == [[1, 0, 0], [0, 0, 0]]
 
 
 def test_dropped_regions_have_no_influence_but_the_count_is_chosen():

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from cupola.models.boxes import boxes_of_masks
 from cupola.models.mask_head import MaskHead, mask_targets, paste_masks
 from cupola.models.merge import merge_panoptic
 from cupola.models.settings import MaskHeadSettings
@@ -60,6 +61,19 @@ def test_merge_is_the_slow_merge(seed, count, overlap, stuff_area):
         stuff_area=stuff_area,
     )
     expected, records = slow_merge(semantic, masks, scores, classes, 0.4, overlap, stuff_area)
+    boxes = boxes_of_masks(torch.from_numpy(masks)) + torch.tensor([-0.3, -1.5, 0.3, 2.5])
+    boxed = merge_panoptic(
+        torch.from_numpy(semantic),
+        torch.from_numpy(masks),
+        torch.from_numpy(scores),
+        torch.from_numpy(classes),
+        boxes,
+        score_threshold=0.4,
+        overlap=overlap,
+        stuff_area=stuff_area,
+    )
+    assert torch.equal(boxed[0], ids)
+    assert boxed[1] == segments
     assert np.array_equal(ids.numpy(), expected)
     assert [(s.id, s.category, s.is_thing, s.area) for s in segments] == records
     assert sum(s.area for s in segments) == (expected > 0).sum()

@@ -92,7 +92,8 @@ def test_frozen_norms_are_constants():
     assert norms
     for name, norm in norms.items():
         assert all(torch.equal(old, new) for old, new in zip(before[name], norm.state_dict().values(), strict=True))
-        assert norm.weight.grad is None and norm.bias.grad is None
+        assert norm.weight.grad is None
+        assert norm.bias.grad is None
     assert network.backbone.fpn_lateral2.weight.grad.abs().sum() > 0
 
 

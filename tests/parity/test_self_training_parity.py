@@ -4,6 +4,7 @@
 the semantics of mirrored views by the padding (N17). There the published value is built here from our views' logits.
 """
 
+import numpy as np
 import pytest
 import torch
 from test_cascade_parity import Numbers, network, numbers, same_objects, worst  # noqa: F401 - fixtures
@@ -11,8 +12,12 @@ from torch.nn import functional
 
 from cupola.models import views as view_module
 from cupola.models.layers import upsample
-from cupola.models.records import Detections
+from cupola.models.records import Detections, NetworkPrediction
 from cupola.models.views import ViewSettings, predict_views
+from cupola.training.self_training_task import follow, trained_parameters
+from cupola.training.targets import FIRST_OBJECT, MIN_AREA
+from cupola.training.teacher_labels import TeacherLabelSettings, pixel_labels, teacher_sample
+from cupola.types import Segment
 
 SCALES = {"a": (96 / 192, 128 / 192, 1.0), "b": (75 / 150, 113 / 150, 1.0)}
 THRESHOLD = {"a": 0.7, "b": 0.5}
@@ -157,3 +162,87 @@ def test_whole_prediction(published, network):  # noqa: F811
     assert (found.panoptic != published["tta_a/panoptic"]).float().mean() < 5e-3
     assert [s.is_thing for s in found.segments] == published["tta_a/seg_isthing"].tolist()
     assert [s.category for s in found.segments] == published["tta_a/seg_category"].tolist()
+
+
+def prediction_of(published, prefix, semantic):
+    """A prediction with a published panoptic map; only what `teacher_sample` reads is filled."""
+    names = ("id", "category", "isthing", "area", "score")
+    table = zip(*(published[f"{prefix}/seg_{name}"].tolist() for name in names), strict=True)
+    segments = tuple(
+        Segment(number, category, bool(thing), max(area, 0), score if thing else None)
+        for number, category, thing, area, score in table
+    )
+    nothing = torch.zeros(0)
+    panoptic = published[f"{prefix}/panoptic"].int()
+    boxes, masks = nothing.reshape(0, 4), torch.zeros(0, *panoptic.shape, dtype=torch.bool)
+    return NetworkPrediction(semantic, boxes, nothing, nothing.long(), masks, panoptic, segments)
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_class_dependent_thresholds(published, case):
+    prefix = f"threshold{case}"
+    probabilities, expected = published[f"{prefix}/probabilities"], published[f"{prefix}/label_semantic"]
+    assert torch.equal(pixel_labels(probabilities, 0.5, "published"), expected)
+    prediction = prediction_of(published, prefix, probabilities)
+    settings = TeacherLabelSettings(score=0.0, doubt=0.0, share=0.5, rule="published", left_over="thing")
+    sample = teacher_sample(np.zeros((40, 64, 3), np.uint8), prediction, settings)
+    masks = published.masks(f"{prefix}/label_masks_packed", 64).numpy()
+    assert sample.classes.tolist() == published[f"{prefix}/label_classes"].tolist()
+    for number, mask in enumerate(masks):
+        assert np.array_equal(sample.codes == FIRST_OBJECT + number, mask)
+    outside = ~masks.any(0) if len(masks) else np.ones((40, 64), bool)
+    assert np.array_equal(sample.codes[outside], expected.numpy()[outside])
+
+
+@IMAGES
+@pytest.mark.parametrize("share", [50, 80])
+@torch.no_grad()
+def test_labels_of_a_teacher(published, network, image, share):  # noqa: F811
+    """From the published panoptic map and semantics that rounding alone keeps apart from the published ones."""
+    prefix = f"tta_{image}"
+    semantic = with_padding(published, network, image)
+    expected = published[f"{prefix}/label{share}_semantic"]
+    assert (pixel_labels(semantic, share / 100, "published") != expected).float().mean() < 1e-3
+    settings = TeacherLabelSettings(0.0, 0.0, share / 100, "published", "thing")
+    height, width = semantic.shape[1:]
+    sample = teacher_sample(
+        np.zeros((height, width, 3), np.uint8), prediction_of(published, prefix, semantic), settings
+    )
+    masks = published.masks(f"{prefix}/label{share}_masks_packed", width).numpy()
+    classes = published[f"{prefix}/label{share}_classes"].tolist()
+    visible = [number for number, mask in enumerate(masks) if mask.sum() >= MIN_AREA]
+    assert sample.classes.tolist() == classes
+    for number in visible:
+        assert np.array_equal(sample.codes == FIRST_OBJECT + number, masks[number])
+
+
+def test_the_teacher_follows(published):
+    teacher, student = torch.nn.Linear(5, 3, bias=False), torch.nn.Linear(5, 3, bias=False)
+    with torch.no_grad():
+        teacher.weight.copy_(published["ema/teacher_weight_before"])
+        student.weight.copy_(published["ema/student_weight"])
+    for update in (1, 2, 3):
+        follow(teacher, student, 0.999)
+        assert worst(teacher.weight, published[f"ema/teacher_weight_after{update}"]) < 1e-7
+
+
+def test_parameters_that_stage_3_trains(published, network):  # noqa: F811
+    every = set(published.file["all_parameters"].tolist())
+    trained = set(published.file["trained_parameters"].tolist())
+    assert {name for name, _ in network.named_parameters()} >= every
+    assert {name for name, _ in trained_parameters(network, "heads")} == trained
+
+
+@pytest.mark.parametrize("score", [75, 90])
+@pytest.mark.parametrize("image", [0, 1])
+def test_objects_of_a_panoptic_map_above_a_score(published, score, image):
+    """What stage 2 discovers, before what is labelled already is taken from it."""
+    prefix = f"discover{score}_{image}"
+    height, width = published[f"{prefix}/panoptic"].shape
+    prediction = prediction_of(published, prefix, torch.full((2, height, width), 0.5))
+    settings = TeacherLabelSettings(score / 100, score / 100)
+    sample = teacher_sample(np.zeros((height, width, 3), np.uint8), prediction, settings)
+    masks = published.masks(f"{prefix}/before_filter_masks_packed", width).numpy()
+    assert sample.classes.tolist() == published[f"{prefix}/before_filter_classes"].tolist()
+    for number, mask in enumerate(masks):
+        assert np.array_equal(sample.codes == FIRST_OBJECT + number, mask)

@@ -1,6 +1,6 @@
 """Reading labels, the bank, and batches as functions of (seed, step)."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from training_doubles import HEIGHT, WIDTH, MemoryLabels, labels, street
+from training_doubles import HEIGHT, WIDTH, MemoryLabels, classes_of, labels, moving, street
 
 from cupola.errors import StoreError, TrainingError
+from cupola.models import SOME_THING
+from cupola.models.boxes import one_each
 from cupola.training.augment import AugmentSettings
 from cupola.training.copy_paste import CopyPasteSettings
 from cupola.training.data import TrainingData, load_data, require_same_data
@@ -21,8 +23,10 @@ from cupola.training.sampler import (
     frames_of_step,
     make_batch,
     network_generator,
+    size_of_step,
     to_tensor,
 )
+from cupola.training.targets import UNMARKED, make_target
 from cupola.types import PanopticMap
 
 BATCH = BatchSettings(3, (HEIGHT, WIDTH), 7, AugmentSettings(), CopyPasteSettings())
@@ -65,6 +69,78 @@ def test_frames_without_an_object_are_kept_or_left_out():
     mixed = MemoryLabels((street(0), street(1, cars=0), street(2)))
     assert len(load(mixed)) == 3
     assert load(mixed, skip_empty=True).keys == ("frame0", "frame2")
+
+
+@dataclass(frozen=True)
+class Closed(MemoryLabels):
+    """Frames without a moving object cannot be opened."""
+
+    def image(self, key: str) -> np.ndarray:
+        found = super().image(key)
+        assert self.open or moving(found).any(), f"{key} was opened"
+        return found
+
+    open: bool = False
+
+    def instances(self, key: str) -> int:
+        return int(moving(super().image(key)).any())
+
+
+def test_empty_frames_are_left_out_by_the_index_alone():
+    images = (street(0), street(1, cars=0), street(2))
+    assert load(Closed(images), skip_empty=True).keys == ("frame0", "frame2")
+    with pytest.raises(AssertionError, match="frame1 was opened"):
+        load(Closed(images))
+
+
+def test_things_without_object_are_ignored_or_some_thing():
+    ignored, learnt = (load(labels(1), left_over=rule).sample(0) for rule in ("ignore", "thing"))
+    standing = (classes_of(street(0)) == 2) & ~moving(street(0))
+    assert standing.any()
+    assert (ignored.codes[standing] == UNMARKED).all()
+    assert (make_target(learnt).semantic.numpy()[standing] == SOME_THING).all()
+    assert not make_target(learnt).ignore.any()
+    assert np.array_equal(ignored.codes[~standing], learnt.codes[~standing])
+
+
+def test_sizes_of_steps_are_multiples_for_the_whole_batch():
+    settings = replace(BATCH, canvas=(640, 1280), augment=AugmentSettings(resolution=(0.6, 1.1)))
+    sizes = {size_of_step(settings, step)[1] for step in range(200)}
+    assert sizes == {(height, 2 * height) for height in range(384, 705, 32)}
+    assert size_of_step(BATCH, 3) == (1.0, BATCH.canvas)
+    small = replace(BATCH, augment=AugmentSettings(zoom=(1.0, 1.0), resolution=(0.5, 1.0)))
+    batches = [make_batch(load(labels(3)), step, small) for step in range(8)]
+    assert {batch.images[0].shape for batch in batches} > {(3, 64, 64), (3, 64, 96)}
+    assert not any(side % 32 for batch in batches for side in batch.images[0].shape[1:])
+    assert all(len({image.shape for image in batch.images}) == 1 for batch in batches)
+
+
+def test_pastes_come_from_the_bank_that_is_handed_in_or_from_the_batch():
+    data = load(labels(6))
+    from_batch = replace(BATCH, size=1, copy_paste=CopyPasteSettings(source="batch", bottom_shift=1.0))
+    number = make_batch(data, 0, from_batch).keys
+    alone = load(MemoryLabels((labels(6).image(number[0]),)))
+    assert torch.equal(make_batch(data, 0, from_batch).images[0], make_batch(alone, 0, from_batch).images[0])
+    given = make_batch(data, 0, BATCH, data.bank[:1])
+    assert same(given, make_batch(replace(data, bank=data.bank[:1]), 0, BATCH))
+    assert not same(given, make_batch(data, 0, BATCH))
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_shares_of_processes_make_up_the_batch(ranks):
+    data, whole = load(labels(5)), replace(BATCH, size=6)
+    together = make_batch(data, 4, whole)
+    shares = [make_batch(data, 4, replace(whole, rank=rank, ranks=ranks)) for rank in range(ranks)]
+    pieces = together.pieces(ranks)
+    assert [share.first for share in shares] == [piece.first for piece in pieces] == list(range(0, 6, 6 // ranks))
+    assert all(map(same, shares, pieces))
+
+
+@given(st.integers(0, 2**40), st.integers(0, 1000), st.integers(0, 20), st.integers(1, 5))
+def test_draws_of_an_image_depend_on_its_place_alone(seed, step, first, count):
+    whole = one_each(network_generator(seed, step), first + count)[first:]
+    part = one_each(network_generator(seed, step, first), count)
+    assert [source.initial_seed() for source in whole] == [source.initial_seed() for source in part]
 
 
 def test_the_bank_is_limited_by_a_seeded_draw():

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,10 +20,13 @@ from training_doubles import write_store
 
 import cupola
 import cupola.training.loop as loop_module
-from cupola.cli import main
-from cupola.errors import ConfigError, DiskError, StoreError, TrainingError
+from cupola.cli import _parse, main
+from cupola.config import save_config
+from cupola.errors import CheckpointError, ConfigError, DiskError, StoreError, TrainingError
 from cupola.io import content_hash
-from cupola.models import Mask2FormerSettings, PanopticNetwork, VitSettings, load_network, tiny
+from cupola.models import LossPart, Mask2FormerSettings, PanopticNetwork, VitSettings, load_network, mask2former, tiny
+from cupola.models.backbone_files import to_torchvision
+from cupola.models.resnet import ResNet
 from cupola.models.settings import TrunkSettings
 from cupola.models.vit import VitTrunk
 from cupola.pseudo_labels import LabelStore
@@ -50,7 +54,10 @@ def whole(labels, tmp_path_factory):
 
 
 def losses(out: Path) -> list[dict[str, float]]:
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in read_metrics(out)]
+    return [
+        {name: value for name, value in line.items() if name not in ("seconds", "waiting")}
+        for line in read_metrics(out)
+    ]
 
 
 def test_what_it_writes(whole, labels):
@@ -67,7 +74,11 @@ def test_what_it_writes(whole, labels):
     assert facts["versions"]["torch"] == torch.__version__ or facts["versions"]["torch"] in torch.__version__
     assert [line["step"] for line in read_metrics(whole.out)] == list(range(1, STEPS + 1))
     for line in read_metrics(whole.out):
-        parts = {n: v for n, v in line.items() if n not in ("step", "loss", "gradient", "learning_rate", "seconds")}
+        parts = {
+            n: v
+            for n, v in line.items()
+            if n not in ("step", "loss", "gradient", "learning_rate", "seconds", "waiting")
+        }
         assert sum(parts.values()) == pytest.approx(line["loss"], rel=1e-5)
         assert set(parts) == {"semantic", "rpn_objectness", "rpn_box", "stage0_class", "stage0_box", "mask"}
     config = yaml.safe_load((whole.out / "config.yaml").read_text())
@@ -148,18 +159,29 @@ def test_a_signal_finishes_the_step_and_saves(labels, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(labels, tmp_path, monkeypatch):
-    real, calls = PanopticNetwork.losses, []
+    real, calls = PanopticNetwork.loss_parts, []
 
     def broken(self, images, targets, generator):
         calls.append(0)
         found = real(self, images, targets, generator)
-        return found | {"mask": found["mask"] * float("nan")} if len(calls) == 3 else found
+        return found | {"mask": LossPart(found["mask"].mean * float("nan"), 1)} if len(calls) == 3 else found
 
-    monkeypatch.setattr(PanopticNetwork, "losses", broken)
-    with pytest.raises(TrainingError, match=r"loss mask is not finite at step 3 \(frames 00000\d, 00000\d\)"):
+    monkeypatch.setattr(PanopticNetwork, "loss_parts", broken)
+    message = r"loss mask is not finite at step 3 \(frames 00000\d, 00000\d\); the batch is in .*nonfinite\.npz"
+    with pytest.raises(TrainingError, match=message):
         train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
     assert len(read_metrics(tmp_path)) == 2
     assert (tmp_path / STATE).is_file()
+    with np.load(tmp_path / "nonfinite.npz", allow_pickle=False) as file:
+        report = json.loads(str(file["report"]))
+        assert report["step"] == 3
+        assert report["values"]["mask"] == "nan"
+        assert report["values"]["semantic"] > 0
+        assert len(report["keys"]) == 2
+        height, width = file["semantic_1"].shape
+        assert file["image_1"].shape == (3, height, width)
+        assert file["masks_1"].shape == (len(file["boxes_1"]), height, width)
+        assert {f"{name}_0" for name in ("image", "semantic", "masks", "boxes", "classes", "ignore")} <= set(file)
 
 
 def test_a_full_disk_is_said_and_the_earlier_state_kept(labels, tmp_path, monkeypatch):
@@ -280,6 +302,27 @@ def test_a_frozen_trunk_stays_as_it_was(labels, tmp_path):
     }
 
 
+def test_a_resnet_starts_from_its_file_and_a_wrong_file_takes_no_directory(labels, tmp_path):
+    network = replace(tiny(), trunk=TrunkSettings("bottleneck", 8, (1, 1, 1, 1), (4, 4, 8, 8)))
+    torch.manual_seed(7)
+    weights = ResNet(network.trunk).state_dict()
+    torch.save({to_torchvision(name): value for name, value in weights.items()}, tmp_path / "dino.pth")
+    still = replace(SETTINGS, optimizer=OptimizerSettings(learning_rate=1e-6), self_labels=SelfLabelSettings(at=()))
+    out = tmp_path / "net"
+    for wrong in ("nowhere.pth", "config.yaml"):
+        (tmp_path / "config.yaml").write_text("no weights")
+        with pytest.raises(CheckpointError, match=wrong):
+            train(labels, out=out, network=network, backbone=tmp_path / wrong, steps=1, settings=still)
+    assert not out.exists()
+    train(labels, out=out, network=network, backbone=tmp_path / "dino.pth", steps=1, settings=still)
+    learnt, card = load_network(out)
+    for name, value in learnt.backbone.bottom_up.named_parameters():
+        assert torch.allclose(value, weights[name], atol=1e-4), name
+    assert card["training"]["backbone"]["sha256"] == content_hash(tmp_path / "dino.pth")
+    (tmp_path / "dino.pth").unlink()
+    train(labels, out=out, network=network, backbone=tmp_path / "dino.pth", steps=1, settings=still)  # told again
+
+
 def test_a_frozen_trunk_needs_weights(labels, tmp_path):
     network = replace(tiny(), trunk=VitSettings(frozen=True))
     with pytest.raises(ConfigError, match="dino_vitb16 is frozen, so it needs weights: name a file as --backbone"):
@@ -302,3 +345,26 @@ def test_a_mask2former_is_trained_saved_and_loaded_like_any_other(labels, tmp_pa
     run = cupola.predict([labels.parent / "data"], model=result.out, out=tmp_path / "maps")
     assert run.keys
     assert train(labels, out=tmp_path / "net", network=network, steps=3, settings=SETTINGS) == result
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "vit-b",
+        "mask2former",
+        tiny(),
+        replace(tiny(), trunk=VitSettings("dino_vits16", frozen=True, sizes=VitSizes(16, 16, 1, 2, 4))),
+        replace(mask2former(), trunk=VitSettings("vit_base_patch16_dinov3")),
+    ],
+)
+def test_any_network_comes_back_from_the_saved_arguments(tmp_path, network):
+    save_config(tmp_path / "config.yaml", labels=tmp_path, out=tmp_path, network=network)
+    arguments = _parse("train", train, ["--config", str(tmp_path / "config.yaml"), str(tmp_path)])
+    assert arguments["network"] == network
+
+
+def test_a_network_that_is_not_there_is_said(tmp_path, capsys):
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "net"), "--network", "vit_b"]) == 2
+    said = capsys.readouterr().err
+    assert "there is no network `vit_b`, known are paper, vit-b, mask2former, small, tiny; did you mean vit-b?" in said
+    assert said.count("\n") == 1

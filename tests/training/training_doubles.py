@@ -58,6 +58,9 @@ class MemoryLabels:
     def semantic(self, key: str) -> np.ndarray:
         return classes_of(self.image(key))
 
+    def instances(self, key: str) -> int:
+        return int(self.instance_map(key).max())
+
     def instance_map(self, key: str) -> np.ndarray:
         return moving(self.image(key)).astype(np.int32)
 

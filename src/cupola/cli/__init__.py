@@ -15,12 +15,15 @@ VERBS = {
     "semantics": "the pseudo classes of stage 1 alone",
     "import-labels": "pseudo labels of the published code become a label store",
     "export-labels": "a label store as the published code's pseudo labels",
+    "export onnx": "a trained network as an ONNX file, which runs without torch",
     "learn semantics": "train the pseudo classes' network on stereo images, without labels",
     "train": "stage 2: train the panoptic network on a label store",
+    "self-train": "stage 3: the network teaches itself on images without labels",
     "finetune": "a network learns true classes from a few annotated images, or from many",
     "predict": "panoptic maps of single images",
     "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
     "ablate pseudo-labels": "what each part of stage 1 is worth: the paper's tables, measured",
+    "ablate training": "what each part of training is worth: the paper's table 7c on rendered streets",
     "weights list": "published weights: what there is, licences, where they are",
     "weights get": "fetch published weights, resumable, checked",
     "weights convert": "a published checkpoint becomes safetensors with a card",
@@ -75,7 +78,7 @@ def _parse(verb: str, command: Any, arguments: list[str], presets: Any = None) -
 
     from jsonargparse import ArgumentParser
 
-    from cupola.cli.choices import PRESET_WEIGHTS, PRESET_WORDS, method_help, resolve
+    from cupola.cli.choices import PRESET_WEIGHTS, PRESET_WORDS, method_help, need_weights, resolve
 
     methods, arguments = resolve(command, arguments, presets or {})
     description = (command.__doc__ or "").split("Args:")[0].strip()
@@ -83,6 +86,7 @@ def _parse(verb: str, command: Any, arguments: list[str], presets: Any = None) -
     parser.add_argument("--config", action="config", help="YAML file of arguments, such as the config.yaml of a result")
     if presets:
         parser.add_argument("--preset", help=f"methods and settings by one name: {', '.join(presets)}")
+    if need_weights(presets or {}):
         parser.add_argument("--weights", help=f"folder of the preset's weights (default: {PRESET_WEIGHTS})")
     parser.add_function_arguments(command, as_group=False, as_positional=True, sub_configs=False, skip=set(methods))
     for argument, method in methods.items():
@@ -140,6 +144,12 @@ def _explained(verb: str, parser: Any, error: Exception) -> Exception:
         options = [option for action in parser._actions for option in action.option_strings]
         near = get_close_matches(unknown[1], options, n=1)
         message = f"there is no option {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "")
+    choice = re.search(r'key "(\w+)": Does not validate .*?Literal\[(.*?)\].* Given value: ([\w.-]+)$', message)
+    if choice:
+        known = [name.strip("' ") for name in choice[2].split(",")]
+        near = get_close_matches(choice[3], known, n=1)
+        message = f"there is no {choice[1]} `{choice[3]}`, known are {', '.join(known)}"
+        message += f"; did you mean {near[0]}?" if near else ""
     message = re.sub(
         r'Parser key "([^"]+)".*?: Expected an? <class \'(\w+)\'>\. Got value: (.*)',
         r"\1 must be of type \2, but is \3",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Presets = Mapping[str, Callable[..., dict[str, Any]]]
-"""Name -> what gives the arguments of a command from a folder of weights."""
+"""Name -> what gives the arguments of a command, from a folder of weights or from nothing."""
 
 NO_PRESETS: Presets = {}
 PRESET_WORDS = ("preset", "weights")
@@ -41,7 +41,7 @@ def resolve(
     from inspect import signature
 
     methods = method_arguments(command)
-    if not methods:
+    if not methods and not presets:
         return {}, arguments
     content, arguments = _preset(arguments, presets)
     rest, named, configs = _split(arguments, methods)
@@ -59,6 +59,13 @@ def resolve(
     }
     texts = {place: _without_names(content, classes, defaults) for place, content in configs.items()}
     return classes, [texts.get(place, word) for place, word in enumerate(rest)]
+
+
+def need_weights(presets: Presets) -> bool:
+    """Whether a preset wants a folder of weights."""
+    from inspect import signature
+
+    return any(signature(preset).parameters for preset in presets.values())
 
 
 def method_help(command: Callable[..., Any], argument: str) -> str:
@@ -82,7 +89,7 @@ def _preset(arguments: list[str], presets: Presets) -> tuple[dict[str, Any] | No
     words = iter(arguments)
     for word in words:
         option, equals, value = word.partition("=")
-        if presets and option in ("--preset", "--weights"):
+        if presets and option in (("--preset", "--weights") if need_weights(presets) else ("--preset",)):
             given[option] = value if equals else next(words, "")
         else:
             rest.append(word)
@@ -92,7 +99,8 @@ def _preset(arguments: list[str], presets: Presets) -> tuple[dict[str, Any] | No
         return None, rest
     if given["--preset"] not in presets:
         raise ConfigError(f"there is no preset `{given['--preset']}`, known are {', '.join(presets)}")
-    return plain(presets[given["--preset"]](Path(given.get("--weights", PRESET_WEIGHTS)))), rest
+    weights = [Path(given.get("--weights", PRESET_WEIGHTS))] if need_weights(presets) else []
+    return plain(presets[given["--preset"]](*weights)), rest
 
 
 def _split(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from cupola.training import TrainingResult, train
+from cupola.training.presets import PRESETS
 
 command = train
+presets = PRESETS
 
 
 def show(result: TrainingResult) -> None:

@@ -32,6 +32,9 @@ ONE_THREAD = (
 )
 """A worker is one thread: more would fight over the cores that the other workers have."""
 
+NO_BARS = {"TQDM_DISABLE": "1"}
+"""Nor does it draw progress bars: the parent's would fight with them over the terminal."""
+
 _END = object()
 
 
@@ -119,7 +122,10 @@ class _Worker:
             [sys.executable, "-c", "from cupola.engines.worker import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ
+            | dict.fromkeys(ONE_THREAD, "1")
+            | NO_BARS
+            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,
         )
 

@@ -13,6 +13,9 @@ from cupola.evaluation.contingency import Contingency, thing_classes
 FOUND_IOU = 0.5
 """A true object is found when a predicted one covers it with a larger IoU."""
 
+SMALL = 2
+"""An object is small up to this many times the least area that is asked for (findings-demo: 100 to 200 px)."""
+
 MAX_VOID_SHARE = 0.5
 """A predicted object that is void or crowd to a larger share is not called false, as for PQ."""
 
@@ -33,12 +36,14 @@ class Recall:
 @dataclass(frozen=True)
 class ObjectCounts:
     """Objects of thing classes over all images, class aside. things: all true ones of at least the asked area; moving,
-    standing: those that the truth calls so, None where it does not say; predicted: how many objects were predicted,
-    false_objects: how many of them are no true object (of any size)."""
+    standing: those that the truth calls so, None where it does not say; small: the standing ones of less than `SMALL`
+    times the asked area; predicted: how many objects were predicted, false_objects: how many of them are no true object
+    (of any size)."""
 
     things: Recall
     moving: Recall | None
     standing: Recall | None
+    small: Recall | None
     predicted: int
     false_objects: int
 
@@ -55,7 +60,7 @@ def count_objects(
     An object is a segment of a thing class with an instance id above 0; true crowds are none. Pixels of no true class
     are void: they are taken out of the union of an IoU.
     """
-    totals = np.zeros((3, 2), np.int64)
+    totals = np.zeros((4, 2), np.int64)
     predicted = false = 0
     known = False
     for image, moving in images:
@@ -65,12 +70,14 @@ def count_objects(
         large = true[:, 2] >= min_area
         found = large & (ious > FOUND_IOU)
         moves = np.isin(true[:, 1], list(moving or ()))
-        chosen = [np.ones(len(true), bool), moves, ~moves]
-        for kind in range(1 if moving is None else 3):
+        chosen = [np.ones(len(true), bool), moves, ~moves, ~moves & (true[:, 2] < SMALL * min_area)]
+        for kind in range(1 if moving is None else 4):
             totals[kind] += (found & chosen[kind]).sum(), (large & chosen[kind]).sum()
         known |= moving is not None
-    recalls = [Recall(int(found), int(total)) for found, total in totals]
-    return ObjectCounts(recalls[0], recalls[1] if known else None, recalls[2] if known else None, predicted, false)
+    things, moving_ones, standing, small = (Recall(int(found), int(total)) for found, total in totals)
+    if not known:
+        return ObjectCounts(things, None, None, None, predicted, false)
+    return ObjectCounts(things, moving_ones, standing, small, predicted, false)
 
 
 def _objects(

@@ -13,7 +13,7 @@ from cupola.errors import ConfigError
 from cupola.evaluation.contingency import Contingency, contingency, without_small_things
 from cupola.evaluation.matching import match_classes
 from cupola.evaluation.panoptic_quality import PanopticScores, panoptic_scores
-from cupola.evaluation.protocol import ObjectCounts, Recall, count_objects
+from cupola.evaluation.protocol import SMALL, ObjectCounts, Recall, count_objects
 from cupola.evaluation.semantic import ConfusionMatrix, SemanticScores, confusion_of
 from cupola.taxonomy import Taxonomy
 from cupola.types import PanopticMap
@@ -208,6 +208,7 @@ def _recall_lines(result: Evaluation) -> list[str]:
         ("all", objects.things),
         ("moving", objects.moving),
         ("standing", objects.standing),
+        (f"standing, under {SMALL * result.settings.recall_area} px", objects.small),
     ]
     for name, recall in kinds:
         if recall is not None:
@@ -261,7 +262,7 @@ def _semantic_dict(scores: SemanticScores, names: tuple[str, ...]) -> dict[str, 
 
 
 def _shares(objects: ObjectCounts) -> dict[str, Any]:
-    recalls = {"things": objects.things, "moving": objects.moving, "standing": objects.standing}
+    recalls = {"things": objects.things, "moving": objects.moving, "standing": objects.standing, "small": objects.small}
     return {name: None if r is None else {**asdict(r), "share": r.share} for name, r in recalls.items()}
 
 

@@ -28,9 +28,9 @@ from cupola.prediction import Predictor
 from cupola.prediction.classes import class_system
 from cupola.runs.directory import claim
 from cupola.training import AugmentSettings, CopyPasteSettings, OptimizerSettings
-from cupola.training.bootstrap import Device, Precision, make_fabric
 from cupola.training.data import require_same_data
 from cupola.training.loop import Plan, run_training
+from cupola.training.processes import Device, Precision, make_fabric, require_one_process
 from cupola.training.sampler import BatchSettings
 from cupola.training.state import remove_state
 
@@ -229,6 +229,7 @@ class _Run:
 
     def _train(self, path: Path, choice: _Choice, task: TruthTask) -> None:
         fabric = make_fabric(self.device, self.settings.precision)
+        require_one_process(fabric, "finetune")
         model = self.source.network(self.train, self.seed)
         plan = Plan(self.steps, None, self.settings.saving_share, self.seed, self.settings.optimizer)
         done = run_training(fabric, model, task, path, plan)

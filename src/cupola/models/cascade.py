@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from cupola.models.boxes import clip_boxes, decode_boxes, encode_boxes, has_area, match_boxes, sample, suppress
 from cupola.models.layers import zero_bias
-from cupola.models.losses import box_loss, class_loss, mask_loss, region_weights
+from cupola.models.losses import box_loss, class_loss, mask_loss, published_drop_loss_weights, region_weights
 from cupola.models.mask_head import MaskHead, mask_targets
 from cupola.models.pooler import pool
 from cupola.models.records import Detections, LossPart, Target
@@ -19,6 +19,9 @@ from cupola.models.settings import NetworkSettings
 
 Sizes = list[tuple[int, int]]
 """(height, width) [px] of each image of a batch, without padding."""
+
+SLACK = 1e-6
+"""More than the rounding of a mean of probabilities."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,31 @@ class Regions:
 
 
 class BoxHead(nn.Module):
-    """Pooled features, flattened as (channel, y, x), through two linear layers."""
+    """Pooled features, `inputs` x `size` x `size`, flattened as (channel, y, x), through two linear layers.
 
-    def __init__(self, inputs: int, channels: int) -> None:
+    On a CPU the first is computed as the convolution that it is: that reads the features in the layout they have, and
+    outside Intel's machines it is faster than a matrix product (benchmarks/network.py).
+    """
+
+    def __init__(self, inputs: int, size: int, channels: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(inputs, channels)
+        self.size = size
+        self.fc1 = nn.Linear(inputs * size**2, channels)
         self.fc2 = nn.Linear(channels, channels)
         for layer in (self.fc1, self.fc2):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             zero_bias(layer)
 
     def forward(self, pooled: Float[Tensor, "n c s s"]) -> Float[Tensor, "n k"]:
-        return functional.relu_(self.fc2(functional.relu_(self.fc1(pooled.flatten(1)))))
+        if pooled.device.type == "cpu" and len(pooled):
+            hidden = functional.conv2d(pooled, self.kernel(), self.fc1.bias).flatten(1)
+        else:
+            hidden = self.fc1(pooled.flatten(1))
+        return functional.relu_(self.fc2(functional.relu_(hidden)))
+
+    def kernel(self) -> Float[Tensor, "k c s s"]:
+        """The weights of the first layer as those of a convolution."""
+        return self.fc1.weight.view(len(self.fc1.weight), -1, self.size, self.size)
 
 
 class BoxPredictor(nn.Module):
@@ -96,7 +112,7 @@ class RoiHeads(nn.Module):
         self.settings = settings
         self.num_things = num_things
         box = settings.box
-        self.box_head = nn.ModuleList(BoxHead(inputs * box.pooled**2, box.channels) for _ in box.ious)
+        self.box_head = nn.ModuleList(BoxHead(inputs, box.pooled, box.channels) for _ in box.ious)
         self.box_predictor = nn.ModuleList(BoxPredictor(box.channels, num_things) for _ in box.ious)
         self.mask_head = MaskHead(inputs, num_things, settings.mask, separable=settings.separable)
 
@@ -209,29 +225,52 @@ class RoiHeads(nn.Module):
         for number in range(len(self.box_head)):
             boxes = [region.boxes for region in regions]
             logits, deltas = self.stage(number, features, boxes)
+            moved = self.decoded(number, boxes, deltas)
+            if self.settings.negatives.rule == "drop_loss_published":
+                regions = self.reweighted(number, regions, moved, targets)
             losses |= self.stage_losses(number, logits, deltas, regions, targets)
             if number + 1 < len(self.box_head):
-                moved = [clip_boxes(b, s) for b, s in zip(self.decoded(number, boxes, deltas), sizes, strict=True)]
+                cut = [clip_boxes(box, size) for box, size in zip(moved, sizes, strict=True)]
                 regions = [
                     self.matched(box[has_area(box)], target, integral, number + 1)
-                    for box, target, integral in zip(moved, targets, integrals, strict=True)
+                    for box, target, integral in zip(cut, targets, integrals, strict=True)
                 ]
         return losses
+
+    def reweighted(
+        self, number: int, regions: list[Regions], moved: list[Tensor], targets: list[Target]
+    ) -> list[Regions]:
+        """The same regions with the weights of the published DropLoss; moved: their boxes after this stage."""
+        weights = published_drop_loss_weights(
+            moved,
+            [region.matched for region in regions],
+            [target.boxes for target in targets],
+            self.settings.negatives.drop_iou,
+            first_stage=number == 0,
+        )
+        return [replace(region, weights=weight) for region, weight in zip(regions, weights, strict=True)]
 
     # ---- inference
 
     def cascade(
-        self, features: list[Tensor], proposals: list[Tensor], sizes: Sizes
+        self, features: list[Tensor], proposals: list[Tensor], sizes: Sizes, least: float = 0.0
     ) -> list[tuple[Float[Tensor, "n 4"], Float[Tensor, "n k"]]]:
-        """Boxes after the last stage (not clipped) and the mean of all stages' class probabilities, for each image."""
-        boxes, total = proposals, torch.zeros(())
-        for number in range(len(self.box_head)):
+        """Boxes after the last stage (not clipped) and the mean of all stages' class probabilities, for each image.
+
+        least: regions are left out as soon as no later stage can lift any class's mean above this.
+        """
+        boxes, total, stages = proposals, torch.zeros(()), len(self.box_head)
+        for number in range(stages):
             if number:
                 boxes = [clip_boxes(box, size) for box, size in zip(boxes, sizes, strict=True)]
+                best = total[:, :-1].amax(1)
+                hopeful = (best + (stages - number)) / stages > least - SLACK
+                parts = torch.split(hopeful, [len(box) for box in boxes])
+                boxes, total = [box[part] for box, part in zip(boxes, parts, strict=True)], total[hopeful]
             logits, deltas = self.stage(number, features, boxes)
             total = logits.softmax(1) if number == 0 else total + logits.softmax(1)
             boxes = self.decoded(number, boxes, deltas)
-        scores = torch.split(total / len(self.box_head), [len(box) for box in boxes])
+        scores = torch.split(total / stages, [len(box) for box in boxes])
         return list(zip(boxes, scores, strict=True))
 
     def detect(
@@ -241,7 +280,9 @@ class RoiHeads(nn.Module):
         settings = self.settings.box
         return [
             select_detections(boxes, scores, size, score_threshold, settings.nms, settings.detections)
-            for (boxes, scores), size in zip(self.cascade(features, proposals, sizes), sizes, strict=True)
+            for (boxes, scores), size in zip(
+                self.cascade(features, proposals, sizes, score_threshold), sizes, strict=True
+            )
         ]
 
     def mask_probabilities(

@@ -10,9 +10,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from cupola.models.boxes import covered_share
+from cupola.models.boxes import covered_share, pairwise_iou
 from cupola.models.records import IGNORE
 from cupola.models.settings import NegativeSettings
+
+REFERENCE_SAMPLES = 100
+"""Regions of an image among which the published code counts its objects (spec-network N1)."""
 
 
 def drop_loss_weights(
@@ -21,6 +24,35 @@ def drop_loss_weights(
     """DropLoss of one image (paper; spec-network 2.6 [R]): 1 for objects and for regions whose IoU with some object
     exceeds `threshold`, else 0; all 0 in an image without objects."""
     return ((foreground | (best_iou > threshold)) & any_object).float()
+
+
+def published_drop_loss_weights(
+    predicted: list[Float[Tensor, "_n 4"]],
+    matched: list[Int64[Tensor, "_n"]],
+    objects: list[Float[Tensor, "_m 4"]],
+    threshold: float,
+    *,
+    first_stage: bool,
+) -> list[Float[Tensor, "_n"]]:
+    """DropLoss of a batch as the published code has it (spec-network 2.6 "Code", N1, N3): 1 where the box that a region
+    turns into has an IoU above `threshold` with some reference box, else 0, objects not excepted.
+
+    predicted: boxes after this stage; matched: the object each region overlaps most; objects: boxes. The reference is
+    not all objects of an image, but those matched by its first k regions, k = distinct ones among its first
+    `REFERENCE_SAMPLES` regions. Without objects in some image, the first stage drops nothing in the whole batch, and
+    later stages drop all regions of that image.
+    """
+    if first_stage and any(len(boxes) == 0 for boxes in objects):
+        return [torch.ones(len(boxes), device=boxes.device) for boxes in predicted]
+    weights = []
+    for boxes, index, label in zip(predicted, matched, objects, strict=True):
+        if len(label) == 0 or len(boxes) == 0:
+            weights.append(torch.zeros(len(boxes), device=boxes.device))
+            continue
+        seen = label[index]
+        reference = seen[: len(torch.unique(seen[:REFERENCE_SAMPLES], dim=0))]
+        weights.append((pairwise_iou(reference, boxes).amax(0) > threshold).float())
+    return weights
 
 
 def ignore_aware_weights(
@@ -44,7 +76,8 @@ def region_weights(
     *,
     any_object: bool,
 ) -> Float[Tensor, "n"]:
-    """Weight of each region of one image in the class loss, by `settings.rule`. integral: of its ignored pixels."""
+    """Weight of each region of one image in the class loss, by `settings.rule`; 1 where it needs the network's output
+    (`drop_loss_published`). integral: of its ignored pixels."""
     if settings.rule == "drop_loss":
         return drop_loss_weights(best_iou, foreground, settings.drop_iou, any_object=any_object)
     if settings.rule == "ignore_aware" and integral is not None:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
+from cupola.models.boxes import clip_boxes
 from cupola.models.records import SOME_THING
 from cupola.types import Segment
 
@@ -15,6 +16,7 @@ def merge_panoptic(
     masks: Bool[Tensor, "n h w"],
     scores: Float[Tensor, "n"],
     classes: Int64[Tensor, "n"],
+    boxes: Float[Tensor, "n 4"] | None = None,
     *,
     score_threshold: float = 0.5,
     overlap: float = 0.5,
@@ -22,23 +24,26 @@ def merge_panoptic(
 ) -> tuple[Int32[Tensor, "h w"], tuple[Segment, ...]]:
     """Objects by descending score take their free pixels, then stuff takes what is left.
 
-    semantic: channel of each pixel (0 = some thing, 1..S stuff); masks, scores, classes: the detections.
+    semantic: channel of each pixel (0 = some thing, 1..S stuff); masks, scores, classes: the detections; boxes: around
+    them [px], which saves looking for masks elsewhere.
     score_threshold: least score of an object; overlap: an object is rejected if more than this share of its mask is
     taken; stuff_area: least free pixels of a stuff class. Returns the id of each pixel's segment, 0 = void (in
     particular thing pixels without an object), and the segments, ids from 1: things first, then stuff by channel.
     """
     panoptic = torch.zeros_like(semantic, dtype=torch.int32)
+    windows = _windows(boxes, len(masks), (semantic.shape[0], semantic.shape[1]))
     segments: list[Segment] = []
     for index in scores.argsort(descending=True, stable=True).tolist():
         score = float(scores[index])
         if score < score_threshold:
             break
-        mask = masks[index]
-        free = mask & (panoptic == 0)
+        window = windows[index]
+        mask, painted = masks[index][window], panoptic[window]
+        free = mask & (painted == 0)
         area, free_area = int(mask.sum()), int(free.sum())
         if area == 0 or (area - free_area) / area > overlap:
             continue
-        panoptic[free] = len(segments) + 1
+        painted.masked_fill_(free, len(segments) + 1)
         segments.append(Segment(len(segments) + 1, int(classes[index]), True, free_area, score))
     free_channels = torch.where(panoptic == 0, semantic, SOME_THING)
     areas = free_channels.flatten().bincount().tolist()
@@ -48,3 +53,11 @@ def merge_panoptic(
             segments.append(Segment(len(segments) + 1, channel, False, area))
             ids[channel] = len(segments)
     return panoptic + ids.to(panoptic.device)[free_channels], tuple(segments)
+
+
+def _windows(boxes: Tensor | None, count: int, size: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Rows and columns of the pixels that each box touches; all of them without boxes."""
+    if boxes is None:
+        return [(slice(None), slice(None))] * count
+    outer = torch.cat((boxes[:, :2].floor(), boxes[:, 2:].ceil()), 1)
+    return [(slice(y0, y1), slice(x0, x1)) for x0, y0, x1, y1 in clip_boxes(outer, size).long().tolist()]

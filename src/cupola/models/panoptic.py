@@ -256,6 +256,7 @@ def assembled(
         masks,
         scores,
         classes,
+        boxes,
         score_threshold=limits.score,
         overlap=limits.overlap,
         stuff_area=max(limits.stuff_area, limits.stuff_share * height * width),

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional
 from torchvision.ops import roi_align
 
 from cupola.models.fpn import LEVELS
+from cupola.models.kernels import pool_boxes, spread_boxes
 from cupola.models.settings import PoolerSettings
 
 CANONICAL_LEVEL = 4
 """Level of a box of the canonical size (spec-network 1.6)."""
+
+VECTOR = 16
+"""Channels that one vector instruction takes at most."""
 
 
 def box_levels(boxes: Float[Tensor, "n 4"], canonical_size: float) -> Int64[Tensor, "n"]:
@@ -33,9 +40,8 @@ def pool(
     counts = torch.tensor([len(box) for box in boxes], device=regions.device)
     image = torch.repeat_interleave(torch.arange(len(boxes), device=regions.device), counts)
     levels = box_levels(regions, settings.canonical_size)
-    if regions.device.type == "cpu" and settings.sampling_ratio > 0:
-        return pool_by_rows(features, regions, image, levels, output_size, settings.sampling_ratio)
-    return pool_by_level(features, regions, image, levels, output_size, settings.sampling_ratio)
+    function = pool_by_places if regions.device.type == "cpu" else pool_by_level
+    return function(features, regions, image, levels, output_size, settings.sampling_ratio)
 
 
 def pool_by_level(
@@ -61,7 +67,7 @@ def pool_by_level(
     return torch.cat(parts)[torch.cat(places).argsort()]
 
 
-def pool_by_rows(
+def pool_by_places(
     features: list[Tensor],
     boxes: Float[Tensor, "n 4"],
     image: Int64[Tensor, "n"],
@@ -69,48 +75,70 @@ def pool_by_rows(
     output_size: int,
     sampling_ratio: int,
 ) -> Float[Tensor, "n c s s"]:
-    """The same values for a CPU, four times as fast with its gradient.
-
-    All levels together are a table with a row of channels for each place; a bin is a weighted sum of rows (four for
-    each of its samples), which is what an embedding bag computes, on whole vectors of channels.
-    """
-    batch, channels = features[0].shape[:2]
-    levels_used = features[: len(LEVELS)]
-    table = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in levels_used]).float()
-    heights = torch.tensor([feature.shape[2] for feature in levels_used])
-    widths = torch.tensor([feature.shape[3] for feature in levels_used])
-    starts = batch * torch.cat((torch.zeros(1, dtype=torch.int64), (heights * widths).cumsum(0)[:-1]))
-    level = levels - LEVELS[0]
-    height, width = heights[level], widths[level]
+    """The same values for a CPU in float32, several times as fast (forward and backward; benchmarks/network.py)."""
+    used = [feature.float() for feature in features[: len(LEVELS)]]
     scaled = boxes.float() * 0.5 ** levels[:, None] - 0.5
-    rows, row_weights = _taps(scaled[:, 1], scaled[:, 3], height, output_size, sampling_ratio)
-    columns, column_weights = _taps(scaled[:, 0], scaled[:, 2], width, output_size, sampling_ratio)
-    first = (starts[level] + image * height * width)[:, None, None, None, None]
-    index = first + rows[:, :, None, :, None] * width[:, None, None, None, None] + columns[:, None, :, None, :]
-    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
-    taps = (2 * sampling_ratio) ** 2
-    pooled = functional.embedding_bag(
-        index.reshape(-1, taps), table, mode="sum", per_sample_weights=weights.reshape(-1, taps) / sampling_ratio**2
+    return torch.as_tensor(_PoolByPlaces.apply(scaled, image, levels - LEVELS[0], output_size, sampling_ratio, *used))
+
+
+class _PoolByPlaces(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any, boxes: Tensor, image: Tensor, level: Tensor, bins: int, ratio: int, *features: Tensor
+    ) -> Tensor:
+        context.save_for_backward(boxes, image, level)
+        context.settings = ratio, [feature.shape for feature in features]
+        pooled = torch.empty(len(boxes), bins, bins, features[0].shape[1])
+        corners, images, out = _arrays(boxes, image, pooled)
+        for number, feature in enumerate(features):
+            _pool_level(feature.detach(), corners, images, _members(level, number), bins, ratio, out)
+        return pooled.permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        boxes, image, level = context.saved_tensors
+        ratio, shapes = context.settings
+        wanted, corners, images = _arrays(gradients[0].permute(0, 2, 3, 1), boxes, image)
+        of_features = [
+            _spread_level(wanted, corners, images, _members(level, number), ratio, shape)
+            for number, shape in enumerate(shapes)
+        ]
+        return None, None, None, None, None, *of_features
+
+
+def _pool_level(feature: Tensor, boxes: Any, image: Any, chosen: Any, bins: int, ratio: int, out: Any) -> None:
+    """Fills the rows `chosen` of out, n x bins x bins x channels, from one level."""
+    (places,) = _arrays(feature.permute(0, 2, 3, 1))
+    _share(len(chosen), 1, lambda first, last: pool_boxes(places, boxes, image, chosen, bins, ratio, first, last, out))
+
+
+def _spread_level(wanted: Any, boxes: Any, image: Any, chosen: Any, ratio: int, shape: torch.Size) -> Tensor:
+    """Gradient of one level, in the layout `channels_last`."""
+    batch, channels, height, width = shape
+    result = torch.zeros(batch, height, width, channels)
+    bins, out = wanted.shape[1], result.numpy()
+    _share(
+        channels, VECTOR, lambda first, last: spread_boxes(wanted, boxes, image, chosen, bins, ratio, first, last, out)
     )
-    return pooled.reshape(len(boxes), output_size, output_size, channels).permute(0, 3, 1, 2)
+    return result.permute(0, 3, 1, 2)
 
 
-def _taps(
-    start: Float[Tensor, "n"], end: Float[Tensor, "n"], length: Int64[Tensor, "n"], bins: int, samples: int
-) -> tuple[Int64[Tensor, "n bins taps"], Float[Tensor, "n bins taps"]]:
-    """Along one axis: the places that each bin's samples lie between, and their bilinear weights.
+def _members(level: Tensor, number: int) -> Any:
+    return (level == number).nonzero().flatten().numpy()
 
-    start, end: of the boxes in units of places, whose centres are integers; length: number of places. As in ROIAlign, a
-    sample up to one place outside takes the border's value, further outside 0.
-    """
-    offsets = (torch.arange(bins * samples) + 0.5) / (bins * samples)
-    at = start[:, None] + (end - start)[:, None] * offsets
-    last = (length - 1)[:, None]
-    inside = (at >= -1) & (at <= length[:, None])
-    at = at.clamp(min=0).minimum(last)
-    lower = at.floor()
-    upper_weight = at - lower
-    lower = lower.long()
-    places = torch.stack((lower, (lower + 1).minimum(last)), -1)
-    weights = torch.stack((1 - upper_weight, upper_weight), -1) * inside[..., None]
-    return places.reshape(len(start), bins, 2 * samples), weights.reshape(len(start), bins, 2 * samples)
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.contiguous().numpy() for tensor in tensors]
+
+
+def _share(count: int, unit: int, work: Callable[[int, int], None]) -> None:
+    """Calls work(first, last) for the parts of range(count), multiples of `unit` long, on as many threads as torch."""
+    threads = max(1, min(torch.get_num_threads(), count // unit))
+    size = -(-count // (threads * unit)) * unit
+    parts = [(first, min(first + size, count)) for first in range(0, count, size)] if count else []
+    if len(parts) < 2:
+        for part in parts:
+            work(*part)
+        return
+    with ThreadPoolExecutor(len(parts)) as pool_of_threads:
+        list(pool_of_threads.map(lambda part: work(*part), parts))

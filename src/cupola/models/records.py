@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int32, Int64, Shaped
@@ -45,13 +46,12 @@ class Target:
         return Target(*(tensor.to(device) for tensor in fields))
 
 
-@dataclass(frozen=True)
-class LossPart:
-    """A loss of some images: the mean over `count` regions or pixels (0 where there are none), so that parts of a batch
+class LossPart(NamedTuple):
+    """A loss of some images: the mean over `over` regions or pixels (0 where there are none), so that parts of a batch
     make up the loss of the whole."""
 
     mean: Float[Tensor, ""]
-    count: Shaped[Tensor, ""] | int
+    over: Shaped[Tensor, ""] | int
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Block(nn.Module):
         output = self.conv2(self.conv1(features))
         if hasattr(self, "conv3"):
             output = self.conv3(output)
-        return functional.relu_(output + residual)
+        return functional.relu_(output.add_(residual))
 
 
 class ResNet(nn.Module):

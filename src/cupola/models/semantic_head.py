@@ -52,7 +52,9 @@ class SemanticHead(nn.Module):
         """Logits at stride 4 of P2 to P5 (further levels are not read)."""
         levels = dict(zip(LEVELS, features, strict=False))
         if self.settings.layout == "per_level":
-            total = torch.stack([self.get_submodule(f"p{level}")(levels[level]) for level in LEVELS]).sum(0)
+            total = self.get_submodule(f"p{LEVELS[0]}")(levels[LEVELS[0]])
+            for level in LEVELS[1:]:
+                total = total + self.get_submodule(f"p{level}")(levels[level])
         else:
             total = levels[LEVELS[-1]]
             for level in reversed(LEVELS[:-1]):  # doubling after each sum is cheaper than enlarging every level alone

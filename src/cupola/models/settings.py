@@ -131,12 +131,13 @@ class NegativeSettings:
 
     rule: `all` = every negative counts; `drop_loss` = a region counts only if it is an object or its IoU with some
     object exceeds `drop_iou`, nothing counts in an image without objects (paper; spec-network 2.6 [R]);
+    `drop_loss_published` = what the published code does instead (`losses.published_drop_loss_weights`), for comparison;
     `ignore_aware` = a region does not count if more than `region_ignored` of its box is ignore (thing class without
     instance) and it overlaps no object by `region_iou`; an anchor if more than `anchor_ignored` of it is ignore
     (findings-demo, "Negatives (D)"). mean_over_kept: the class loss is a mean over the regions that count, not all.
     """
 
-    rule: Literal["all", "drop_loss", "ignore_aware"] = "drop_loss"
+    rule: Literal["all", "drop_loss", "drop_loss_published", "ignore_aware"] = "drop_loss"
     drop_iou: float = 0.4
     region_ignored: float = 0.3
     region_iou: float = 0.3

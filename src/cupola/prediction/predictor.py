@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -17,13 +19,17 @@ from torch.nn import functional
 
 from cupola.config import plain
 from cupola.devices import pick_device
-from cupola.errors import ConfigError
+from cupola.errors import CheckpointError, ConfigError
 from cupola.io.coco_panoptic import from_segments
 from cupola.models import NetworkPrediction, PanopticModel, predict_views
+from cupola.models.fusion import fused
 from cupola.prediction.classes import ClassSystem, class_system
 from cupola.prediction.pixels import Picture, rgb_of, shrunk
 from cupola.prediction.result import Prediction, stuff_classes
 from cupola.weights.finding import find_network
+
+Precision = Literal["float32", "bfloat16"]
+"""Of the network's convolutions and matrix products; boxes, scores and masks are float32."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class PredictionSettings:
     threshold: score from which an object counts, 0 to 1; overlap: an object is rejected if more than this share of it
     is taken by better ones; stuff_area: smallest stuff segment, in pixels, or as a share of the image where below 1;
     both from the network's settings where None. tta: asks for six views of each image, and takes six times as long
-    (spec-network 3.3, 3.6). max_pixels: larger images are shrunk to so many pixels for the network [px].
+    (spec-network 3.3, 3.6). max_pixels: larger images are shrunk to so many pixels for the network [px]. precision: of
+    the network's convolutions and matrix products; `bfloat16` is about twice as fast where the processor has it.
     """
 
     threshold: float = 0.5
@@ -42,6 +49,7 @@ class PredictionSettings:
     tta: bool = False
     max_pixels: int = 1 << 23
     """Holds a 4K frame (3840 x 2160)."""
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -52,6 +60,8 @@ class PredictionSettings:
             raise ConfigError(f"stuff_area must be a number of pixels or a share of the image, not {self.stuff_area}")
         if self.max_pixels < 1:
             raise ConfigError(f"max_pixels must be a number of pixels, not {self.max_pixels}")
+        if self.precision not in get_args(Precision):
+            raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, not {self.precision!r}")
 
 
 @dataclass(frozen=True)
@@ -104,13 +114,9 @@ class Predictor:
         if settings.stuff_area is not None:
             share = settings.stuff_area if settings.stuff_area < 1 else settings.stuff_area / area
             least = round(share * small[0].shape[0] * small[0].shape[1])
-        if settings.tta:
-            return predict_views(
-                self.network, tensors, score_threshold=settings.threshold, overlap=settings.overlap, stuff_area=least
-            )
-        return self.network.predict(
-            tensors, score_threshold=settings.threshold, overlap=settings.overlap, stuff_area=least
-        )
+        ask = partial(predict_views, self.network) if settings.tta else self.network.predict
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            return ask(tensors, score_threshold=settings.threshold, overlap=settings.overlap, stuff_area=least)
 
     def _prediction(self, image: UInt8[np.ndarray, "h w 3"], raw: NetworkPrediction, scores: bool) -> Prediction:
         """Network classes become the pseudo classes of the labels it learnt from (spec-network 1.12), and the map gets
@@ -151,6 +157,7 @@ def load(
     stuff_area: float | None = None,
     tta: bool = False,
     max_pixels: int = PredictionSettings.max_pixels,
+    precision: Precision = "float32",
 ) -> Predictor:
     """A predictor from a network, wherever it is.
 
@@ -167,14 +174,22 @@ def load(
             by default.
         tta: ask for six views of each image, enlarged, shrunk and mirrored, which takes six times as long.
         max_pixels: larger images are shrunk to so many pixels for the network; the results have the image's size.
+        precision: of the network's convolutions and matrix products; bfloat16 is about twice as fast where the
+            processor has it.
 
     Raises:
         CheckpointError: there is no such network, or it is damaged.
         DownloadError: it is not on this machine and cannot be fetched.
         ConfigError: a setting is out of range, or `names` does not name this network's classes.
     """
-    settings = PredictionSettings(threshold, overlap, stuff_area, tta, max_pixels)
+    settings = PredictionSettings(threshold, overlap, stuff_area, tta, max_pixels, precision)
     place = pick_device(device)
     network, card = find_network(name)
     classes = class_system(card, None if names is None else Path(names))
-    return Predictor(network.to(place).eval(), classes, place, settings)
+    known = len(classes.things), len(classes.stuff)
+    if known != (network.num_things, network.num_stuff):
+        raise CheckpointError(
+            f"{name}: its card names {known[0]} thing and {known[1]} stuff classes, but the network has "
+            f"{network.num_things} and {network.num_stuff}; train or convert it again"
+        )
+    return Predictor(fused(network.to(place), getattr(torch, precision)), classes, place, settings)

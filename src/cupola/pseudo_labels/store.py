@@ -163,6 +163,10 @@ class LabelStore:
         """Pseudo class of each pixel as stage 1b gave it (before alignment). Raises `ImageError`."""
         return read_semantic(self.path / "semantics" / f"{key}.png")
 
+    def instances(self, key: str) -> int:
+        """Number of moving objects, by the index alone: no image is opened."""
+        return len(self.entries[key].scores)
+
     def instance_map(self, key: str) -> Int32[np.ndarray, "h w"]:
         """Moving objects: 0 = none. Raises `ImageError`."""
         return read_ids(self.path / "instances" / f"{key}.png").astype(np.int32)

@@ -41,6 +41,8 @@ class AugmentSettings:
         grey: chance of a grey image.
         blur: chance of a Gaussian blur.
         blur_sigma: smallest and largest standard deviation of the blur [px].
+        resolution: smallest and largest size of a step's images, as a share of the canvas, in multiples of 0.05; one
+            size is drawn for a whole batch (spec-network 2.3, N26).
     """
 
     flip: float = 0.5
@@ -53,30 +55,38 @@ class AugmentSettings:
     grey: float = 0.05
     blur: float = 0.1
     blur_sigma: tuple[float, float] = (0.1, 1.0)
+    resolution: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         for name in ("flip", "jitter", "grey", "blur"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"the chance {name} must be 0..1, not {getattr(self, name)}")
-        for name in ("zoom", "blur_sigma"):
+        for name in ("zoom", "blur_sigma", "resolution"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ConfigError(f"{name} must be two rising positive numbers, not {low}, {high}")
 
 
-def augment(sample: Sample, canvas: tuple[int, int], settings: AugmentSettings, rng: np.random.Generator) -> Sample:
-    """A random view of `sample` on a canvas of (height, width) [px]: geometry, then colour."""
-    matrix = draw_view(sample.size, canvas, settings, rng)
+def augment(
+    sample: Sample, canvas: tuple[int, int], settings: AugmentSettings, rng: np.random.Generator, scale: float = 1.0
+) -> Sample:
+    """A random view of `sample` on a canvas of (height, width) [px]: geometry, then colour. scale: of the frame, beside
+    the zoom that is drawn."""
+    matrix = draw_view(sample.size, canvas, settings, rng, scale)
     view = warp(sample, matrix, canvas)
     return Sample(recolor(view.image, settings, rng), view.codes, view.classes)
 
 
 def draw_view(
-    size: tuple[int, int], canvas: tuple[int, int], settings: AugmentSettings, rng: np.random.Generator
+    size: tuple[int, int],
+    canvas: tuple[int, int],
+    settings: AugmentSettings,
+    rng: np.random.Generator,
+    scale: float = 1.0,
 ) -> Float64[np.ndarray, "2 3"]:
     """The affine map from pixels of a frame of `size` to a canvas [both (height, width), px]: mirrored or not, zoomed,
     and placed so that as much of the canvas as can be is filled. Pixel centres are integers."""
-    zoom = float(np.exp(rng.uniform(*np.log(settings.zoom))))
+    zoom = scale * float(np.exp(rng.uniform(*np.log(settings.zoom))))
     mirrored = rng.random() < settings.flip
     y, x = (_place(length * zoom, room, rng) for length, room in zip(size, canvas, strict=True))
     # continuous coordinates: centre = integer + 0.5; x' = zoom x + offset

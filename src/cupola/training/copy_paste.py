@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -32,6 +33,8 @@ class CopyPasteSettings:
         bottom_shift: the lower edge stays within this share of the image height of where it was (findings-demo: 15 of
             192 rows), for size and place belong together on a street; 1 = anywhere inside (paper).
         bank: most objects kept for pasting, drawn evenly from the frames.
+        source: whose labelled objects are pasted: `frames` = of all frames, `batch` = of the step's own (the published
+            code).
     """
 
     pastes: tuple[int, int] = (1, 8)
@@ -40,6 +43,7 @@ class CopyPasteSettings:
     min_side: int = 8
     bottom_shift: float = 15 / 192
     bank: int = 10_000
+    source: Literal["frames", "batch"] = "frames"
 
     def __post_init__(self) -> None:
         if not 0 <= self.pastes[0] <= self.pastes[1]:
@@ -67,13 +71,19 @@ def cut_objects(sample: Sample, min_side: int, objects: Sequence[int] | None = N
     cutouts = []
     for index in range(len(sample.classes)) if objects is None else objects:
         mask = sample.codes == FIRST_OBJECT + index
-        if not mask.any():
-            continue
-        x0, y0, x1, y1 = box_of_mask(mask)
-        if min(x1 - x0, y1 - y0) >= min_side:
-            crop = sample.image[y0:y1, x0:x1].copy(), mask[y0:y1, x0:x1].copy()
-            cutouts.append(Cutout(*crop, int(sample.classes[index]), y1 / sample.size[0]))
+        cutout = cut_mask(sample.image, mask, int(sample.classes[index]), min_side) if mask.any() else None
+        cutouts += [cutout] if cutout else []
     return cutouts
+
+
+def cut_mask(
+    image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], class_rank: int, min_side: int
+) -> Cutout | None:
+    """A copy of what a mask that is not empty shows; None where a side is shorter than `min_side` px."""
+    x0, y0, x1, y1 = box_of_mask(mask)
+    if min(x1 - x0, y1 - y0) < min_side:
+        return None
+    return Cutout(image[y0:y1, x0:x1].copy(), mask[y0:y1, x0:x1].copy(), class_rank, y1 / len(mask))
 
 
 def paste_objects(
@@ -89,10 +99,16 @@ def paste_objects(
     count = min(count, MAX_OBJECTS - len(sample.classes))
     if not bank or count <= 0:
         return sample
+    placed = [_place(bank[int(rng.integers(len(bank)))], sample.size, settings, rng) for _ in range(count)]
+    return insert_objects(sample, sorted(placed, key=lambda paste: paste[2] + paste[0].mask.shape[0]))
+
+
+def insert_objects(sample: Sample, placed: Sequence[tuple[Cutout, int, int]]) -> Sample:
+    """A copy of `sample` with objects set into it one after the other, each with its left and top edge [px], which may
+    lie outside. Those with less than `MIN_AREA` px inside are left out."""
     image, codes = sample.image.copy(), sample.codes.copy()
     whole, classes = sample.areas().tolist(), sample.classes.tolist()
-    placed = [_place(bank[int(rng.integers(len(bank)))], sample.size, settings, rng) for _ in range(count)]
-    for cutout, left, top in sorted(placed, key=lambda paste: paste[2] + paste[0].mask.shape[0]):
+    for cutout, left, top in placed:
         x0, y0, x1, y1 = _visible_box(cutout.mask.shape, (left, top), sample.size)
         inside = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
         mask = cutout.mask[inside]
@@ -111,7 +127,7 @@ def _place(
 ) -> tuple[Cutout, int, int]:
     """The object rescaled and perhaps mirrored, with its left and top edge [px] in an image of `size`."""
     scale = rng.uniform(*settings.scale)
-    resized = _resized(cutout, float(scale), mirrored=bool(rng.random() < settings.flip))
+    resized = resize_cutout(cutout, float(scale), mirrored=bool(rng.random() < settings.flip))
     height, width = resized.mask.shape
     if settings.bottom_shift >= 1:
         top = int(rng.uniform(0, max(size[0] - height, 0)))
@@ -123,7 +139,8 @@ def _place(
     return resized, left, top
 
 
-def _resized(cutout: Cutout, scale: float, mirrored: bool) -> Cutout:
+def resize_cutout(cutout: Cutout, scale: float, *, mirrored: bool) -> Cutout:
+    """The object `scale` times as large, bilinear, its mask by the nearest pixel, and perhaps mirrored."""
     height, width = (max(1, round(side * scale)) for side in cutout.mask.shape)
     image = cv2.resize(cutout.image, (width, height), interpolation=cv2.INTER_LINEAR)
     mask = cv2.resize(cutout.mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int16, Int64, UInt8, UInt16
@@ -35,6 +35,7 @@ class Labels(Protocol):
     def image(self, key: str) -> UInt8[np.ndarray, "h w 3"]: ...
     def label(self, key: str) -> PanopticMap: ...
     def semantic(self, key: str) -> Int16[np.ndarray, "h w"]: ...
+    def instances(self, key: str) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ class TrainingData:
         return replace(self, read=read, bank=(*self.bank, *bank))
 
 
-def read_sample(labels: Labels, key: str) -> Sample:
-    """The sample of one frame. Raises what reading its files raises, and `TrainingError` where sizes differ."""
+def read_sample(labels: Labels, key: str, left_over: Literal["ignore", "thing"] = "ignore") -> Sample:
+    """The sample of one frame; left_over: see `encode_label`. Raises what reading its files raises, and `TrainingError`
+    where sizes differ."""
     image = labels.image(key)
     label = labels.label(key)
     if image.shape[:2] != label.classes.shape:
@@ -83,7 +85,7 @@ def read_sample(labels: Labels, key: str) -> Sample:
             f"the image of frame {key} is {image.shape[1]} x {image.shape[0]}, but its label {width} x {height}; "
             "the data set has changed since it was labelled: label it again"
         )
-    codes, classes = encode_label(label, labels.semantic(key), labels.things, labels.stuff)
+    codes, classes = encode_label(label, labels.semantic(key), labels.things, labels.stuff, left_over)
     return Sample(image, codes, classes)
 
 
@@ -94,10 +96,12 @@ def load_data(
     min_side: int,
     bank_size: int,
     seed: int,
+    left_over: Literal["ignore", "thing"] = "ignore",
     cache_bytes: int = CACHE_BYTES,
 ) -> TrainingData:
     """Reads every frame once: for the cache (up to `cache_bytes`), the bank of at most `bank_size` objects with sides
-    of `min_side` px, and the fingerprint. skip_empty: leave out frames without an object.
+    of `min_side` px, and the fingerprint. skip_empty: leave out frames without an object; those in which nothing moves,
+    by the store's index, are not opened at all (N57). left_over: see `encode_label`.
 
     Raises `TrainingError` where there is nothing to learn things from.
     """
@@ -108,7 +112,10 @@ def load_data(
     digest = hashlib.sha256(repr((labels.things, labels.stuff)).encode())
     objects = used = 0
     for key in progress(labels.keys, "reading labels"):
-        sample = read_sample(labels, key)
+        if skip_empty and not labels.instances(key):
+            digest.update(f"{key} left out".encode())
+            continue
+        sample = read_sample(labels, key, left_over)
         digest.update(
             f"{key} {zlib.crc32(sample.image.tobytes())} {zlib.crc32(sample.codes.tobytes())} {sample.classes}".encode()
         )
@@ -128,7 +135,7 @@ def load_data(
 
     def read(number: int) -> Sample:
         key = keys[number]
-        return cache[key] if key in cache else read_sample(labels, key)
+        return cache[key] if key in cache else read_sample(labels, key, left_over)
 
     return TrainingData(keys, sizes, cutouts, digest.hexdigest(), objects, read)
 

@@ -8,24 +8,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cupola.errors import ConfigError, TrainingError
-from cupola.models import PanopticModel
+from cupola.errors import ConfigError
+from cupola.models import LossPart, PanopticModel
 from cupola.progress import progress
-from cupola.runs.metrics import Metrics
 from cupola.runs.signals import stopping
 from cupola.training.data import require_same_data
+from cupola.training.faults import require_finite
+from cupola.training.processes import (
+    agreed,
+    buffers_kept,
+    counts_of,
+    memory_in_use,
+    share_norms,
+    share_of_losses,
+    summed,
+)
+from cupola.training.record import Log, Recorder
 from cupola.training.sampler import Batch, network_generator
 from cupola.training.state import Progress, load_state, save_state
+from cupola.training.watching import Observer
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -61,13 +72,15 @@ IN_TIME = 0.1
 @dataclass(frozen=True)
 class Plan:
     """A whole run. steps: in all; time_limit: seconds after which it ends early, its schedule shortened to fit, or
-    None; saving_share: of the time that may go into saving states; seed: of the network's random choices."""
+    None; saving_share: of the time that may go into saving states; seed: of the network's random choices; accumulate:
+    pieces in which a process sends its share of a batch through the network."""
 
     steps: int
     time_limit: float | None
     saving_share: float
     seed: int
     optimizer: OptimizerSettings
+    accumulate: int = 1
 
     def share(self, done: Progress) -> float:
         """Share of the run that is over, by steps or by time, whichever is further. A run that would need less than
@@ -144,70 +157,109 @@ def learning_rate(step: int, share: float, settings: OptimizerSettings) -> float
     return settings.learning_rate * warm * cosine
 
 
-def run_training(fabric: Fabric, network: PanopticModel, task: Task, out: Path, plan: Plan) -> Progress:
+def run_training(
+    fabric: Fabric,
+    network: PanopticModel,
+    task: Task,
+    out: Path,
+    plan: Plan,
+    observers: Sequence[Observer] = (),
+    log: Log = "none",
+) -> Progress:
     """Trains `network` in place, going on where `out` has a state. Returns how far it came.
 
-    Raises `TrainingError` where a loss is not finite, `DiskError` where a state cannot be written (the one before
-    stays), `StoreError` where the state is not of this run, `KeyboardInterrupt` after SIGINT or SIGTERM, with the state
-    saved.
+    observers: watch it after each step; log: where its measures go beside metrics.jsonl. All processes call it; the
+    first alone observes and writes. Raises `TrainingError` where a loss is not finite, `DiskError` where
+    a state cannot be written (the one before stays), `StoreError` where the state is not of this run,
+    `KeyboardInterrupt` after SIGINT or SIGTERM, with the state saved.
     """
     trained = [(name, p) for name, p in task.parameters(network) if p.requires_grad]  # a frozen trunk's do not
     network.requires_grad_(False)
     for _, parameter in trained:
         parameter.requires_grad_()
+    task.train_mode(network)
+    if fabric.world_size > 1:
+        share_norms(network, fabric.device)
     raw = make_optimizer(network, trained, plan.optimizer)
     module, optimizer = fabric.setup(network, raw)
-    module.mark_forward_method("losses")
+    module.mark_forward_method("loss_parts" if hasattr(network, "loss_parts") else "losses")
     done = Progress(0, 0.0, task.fingerprint)
     before = load_state(out, network, raw)
     if before is not None:
         done = before[0]
         require_same_data(out, done.fingerprint, task.fingerprint)
         task.restore(before[1], network)
-    metrics = Metrics(out, done.step)
 
-    task.train_mode(network)
-    bar = progress(iter(()), "training", total=plan.steps, done=done.step)
+    main = fabric.is_global_zero
+    recording: Any = Recorder(out, done.step, log) if main else nullcontext()
+    bar = progress(iter(()), "training", total=plan.steps, done=done.step, silent=not main)
     clock = saved = time.perf_counter()
     cost = 0.0  # of the last saving [s]; the first step is saved to learn it
-    with bar, stopping() as stop, task.batches() as batches:
+    with bar, stopping() as stop, recording as recorder, task.batches() as batches:
         while plan.share(done) < 1:
             task.before_step(done.step, plan.share(done), network)
+            asked = time.perf_counter()
             batch = batches.get(done.step).to(fabric.device)
+            waited = time.perf_counter() - asked
             rate = learning_rate(done.step, plan.share(done), plan.optimizer)
             for group in raw.param_groups:
                 group["lr"] = rate
-            losses = module.losses(batch.images, batch.targets, network_generator(plan.seed, done.step))
-            total = torch.stack(list(losses.values())).sum()
-            fabric.backward(total)
+            losses = backward(fabric, module, batch, plan, done.step)
             norm = fabric.clip_gradients(module, optimizer, max_norm=plan.optimizer.clip, error_if_nonfinite=False)
-            values = {name: value.item() for name, value in ({"loss": total, **losses, "gradient": norm}).items()}
-            _require_finite(values, done.step + 1, batch.keys)
+            values = {name: value.item() for name, value in losses.items()} | {"gradient": float(norm or 0.0)}
+            require_finite(fabric, out, values, done.step + 1, batch, seed=plan.seed)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             task.after_step(done.step, network)
 
             now = time.perf_counter()
-            done = replace(done, step=done.step + 1, seconds=done.seconds + now - clock)
-            metrics.write(done.step, **values, learning_rate=rate, seconds=now - clock)
+            seconds, stopped = agreed(fabric, now - clock, float(stop.is_set()))
             clock = now
-            bar.set_postfix_str(f"loss {values['loss']:.3f}", refresh=False)
+            done = replace(done, step=done.step + 1, seconds=done.seconds + seconds)
+            over = plan.share(done) >= 1
+            bar.set_postfix_str(f"loss {values['loss']:.3f}, {memory_in_use(fabric.device)}", refresh=False)
             bar.update()
-            if (now - saved) * plan.saving_share >= cost or stop.is_set() or plan.share(done) >= 1:
-                save_state(out, network, raw, done, task.state())
-                saved = time.perf_counter()
-                cost = saved - now
-            if stop.is_set() and plan.share(done) < 1:
+            if main:
+                recorder.step(done.step, {**values, "learning_rate": rate, "seconds": seconds, "waiting": waited})
+                for observer in observers:
+                    observer.after_step(done.step, plan.share(done), network, recorder)
+                if (now - saved) * plan.saving_share >= cost or stopped or over:
+                    save_state(out, network, raw, done, task.state())
+                    saved = time.perf_counter()
+                    cost = saved - now
+            if stopped and not over:
                 raise KeyboardInterrupt
     return done
 
 
-def _require_finite(values: dict[str, float], step: int, keys: tuple[str, ...]) -> None:
-    """Raises `TrainingError` naming the first loss that is not finite."""
-    wrong = [name for name, value in values.items() if not math.isfinite(value) and name != "loss"]
-    if wrong:
-        what = "gradient" if wrong[0] == "gradient" else f"loss {wrong[0]}"
-        raise TrainingError(
-            f"the {what} is not finite at step {step} (frames {', '.join(keys)}); the last saved state is kept: lower "
-            "--settings.optimizer.learning_rate and train into another --out"
-        )
+def backward(fabric: Fabric, module: Any, batch: Batch, plan: Plan, step: int) -> dict[str, Tensor]:
+    """Adds the gradient of the losses of the whole batch, of which this process has `batch`, and gives these losses and
+    their sum as `loss`.
+
+    The batch goes through the network in `plan.accumulate` pieces. What a loss is a mean over is known when all of them
+    went through, so with several they go through once more, before, without a gradient.
+    """
+    pieces = batch.pieces(plan.accumulate)
+
+    def parts_of(piece: Batch) -> dict[str, LossPart]:
+        generator = network_generator(plan.seed, step, piece.first)
+        if hasattr(module, "loss_parts"):
+            return dict(module.loss_parts(piece.images, piece.targets, generator))
+        losses = module.losses(piece.images, piece.targets, generator)  # does not tell: counted by images
+        return {name: LossPart(loss, len(piece.images)) for name, loss in losses.items()}
+
+    counts: Tensor | None = None
+    if len(pieces) > 1:
+        with torch.no_grad(), buffers_kept(module):
+            counts = summed(fabric, torch.stack([counts_of(parts_of(piece)) for piece in pieces]).sum(0))
+    names: list[str] = []
+    shares = []
+    for number, piece in enumerate(pieces):
+        with fabric.no_backward_sync(module, enabled=number + 1 < len(pieces)):
+            parts = parts_of(piece)
+            share = share_of_losses(parts, summed(fabric, counts_of(parts)) if counts is None else counts)
+            fabric.backward(share.sum() * fabric.world_size)  # gradients are averaged over the processes
+        names = list(parts)
+        shares.append(share.detach())
+    losses = summed(fabric, torch.stack(shares).sum(0))
+    return {"loss": losses.sum(), **dict(zip(names, losses, strict=True))}

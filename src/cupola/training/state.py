@@ -36,7 +36,10 @@ def load_state(
     out: Path, network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, Tensor]] | None:
     """Restores weights and optimiser in place and gives the progress and the task's tensors; None where the run has no
-    state yet. Raises `StoreError`."""
+    state yet. What a kill in the middle of writing left is removed. Raises `StoreError`."""
+    stem, suffix = STATE.split(".")
+    for torn in out.glob(f".{stem}.*.{suffix}"):
+        torn.unlink(missing_ok=True)
     facts = state.load_state(out / STATE, network, optimizer)
     try:
         return None if facts is None else (Progress(**facts), state.load_task(out / STATE))

@@ -7,6 +7,7 @@ ignored area cannot fall apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,7 +21,9 @@ UNMARKED = 254
 """Code of a pixel where an object may stand that no label marks: no target, and no evidence against objects."""
 
 FIRST_OBJECT = 256
-"""Code of object 0; object i has the code FIRST_OBJECT + i. Codes 1..S are stuff channels, `IGNORE` = 255 is void."""
+"""Code of object 0; object i has the code FIRST_OBJECT + i. Codes 1..S are stuff channels, `SOME_THING` = 0 are things
+that a label does not tell apart (a crowd): their semantics are learnt, and they speak against no object where the rule
+of negatives is aware of ignored pixels; `IGNORE` = 255 is void."""
 
 MAX_STUFF = UNMARKED - 1
 """Most stuff classes that the codes have room for (a store holds at most 255 classes in all)."""
@@ -34,8 +37,8 @@ MIN_VISIBLE = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its label. codes: 1..S stuff channel, `UNMARKED`, `IGNORE`, or `FIRST_OBJECT` + i; classes: rank
-    among the things of each object; an object may have no pixel left."""
+    """An image with its label. codes: 1..S stuff channel, `SOME_THING`, `UNMARKED`, `IGNORE`, or `FIRST_OBJECT` + i;
+    classes: rank among the things of each object; an object may have no pixel left."""
 
     image: UInt8[np.ndarray, "h w 3"]
     codes: UInt16[np.ndarray, "h w"]
@@ -65,19 +68,24 @@ def encode_label(
     semantic: Int16[np.ndarray, "h w"],
     things: tuple[int, ...],
     stuff: tuple[int, ...],
+    left_over: Literal["ignore", "thing"] = "ignore",
 ) -> tuple[UInt16[np.ndarray, "h w"], Int64[np.ndarray, "n"]]:
     """Codes and object classes of a fused label (spec-network 2.2, steps 6-10).
 
     label: pseudo classes, `VOID` = ignore, and instances; semantic: pseudo classes before fusing. What fusing made void
     may hide an object that nobody marked (a thing class without instance, a mover whose class is stuff, stuff that
     looks like what moves): `UNMARKED`, as is a thing class without instance that fusing let stand. What had no class
-    to begin with is `IGNORE`. The class of an object is the most frequent class of its pixels (N12).
+    to begin with is `IGNORE`. left_over: a thing class without instance is not learnt (paper), or is learnt as "some
+    thing" in the semantics (the published code, N28). The class of an object is the most frequent class of its pixels
+    (N12).
     """
     table = np.full(max((*things, *stuff, 0)) + 2, IGNORE, np.uint16)  # one entry more, so that VOID = -1 finds IGNORE
     table[list(stuff)] = 1 + np.arange(len(stuff), dtype=np.uint16)
     table[list(things)] = UNMARKED
     codes = table[label.classes]
     codes[(label.classes == VOID) & (semantic != VOID)] = UNMARKED
+    if left_over == "thing":
+        codes[np.isin(semantic, things)] = SOME_THING
 
     rank = {pseudo: number for number, pseudo in enumerate(things)}
     classes: list[int] = []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from logging import ERROR
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import Mask2FormerConfig, Mask2FormerModel, ResNetConfig
+from transformers import Mask2FormerConfig, Mask2FormerModel
 from transformers.modeling_outputs import BackboneOutput
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerHungarianMatcher
 from transformers.utils import logging
@@ -240,7 +241,7 @@ class Mask2FormerNetwork(PanopticModel):
 def _configuration(settings: Mask2FormerSettings, channels: list[int]) -> Mask2FormerConfig:
     """What transformers builds the decoders from, without its warning that it knows no Mask2Former on a ResNet."""
     loudness = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity(ERROR)
     try:
         return _described(settings, channels)
     finally:
@@ -250,12 +251,13 @@ def _configuration(settings: Mask2FormerSettings, channels: list[int]) -> Mask2F
 def _described(settings: Mask2FormerSettings, channels: list[int]) -> Mask2FormerConfig:
     return Mask2FormerConfig(
         # Replaced at once; of this the decoder only learns the numbers of channels.
-        backbone_config=ResNetConfig(
-            embedding_size=8,
-            hidden_sizes=channels,
-            depths=[1, 1, 1, 1],
-            out_features=["stage1", "stage2", "stage3", "stage4"],
-        ),
+        backbone_config={
+            "model_type": "resnet",
+            "embedding_size": 8,
+            "hidden_sizes": channels,
+            "depths": [1, 1, 1, 1],
+            "out_features": ["stage1", "stage2", "stage3", "stage4"],
+        },
         feature_size=settings.channels,
         mask_feature_size=settings.channels,
         hidden_dim=settings.channels,

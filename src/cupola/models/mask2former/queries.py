@@ -38,7 +38,7 @@ class Segments:
 def segments_of(target: Target, num_things: int, size: tuple[int, int]) -> Segments:
     """The segments of a target, padded at right and bottom to `size` = (height, width) [px]."""
     height, width = target.semantic.shape
-    channels = target.semantic.unique()
+    channels = target.semantic.flatten().bincount().nonzero().flatten()
     channels = channels[(channels != SOME_THING) & (channels != IGNORE)]
     masks = torch.cat((target.masks, target.semantic == channels[:, None, None]))
     edges = (0, size[1] - width, 0, size[0] - height)
