@@ -390,6 +390,7 @@ def test_bad_input(network, data, tmp_path, capsys):
     bound = words("tiny", data, out, "--trainable", "all", "--backbone", str(tmp_path / "b.pth"))
     refused(capsys, bound, "b.pth does not exist; give --backbone the file of a trunk's weights")
     refused(capsys, [*usual, "--settings.batch", "0"], "at least one image")
+    refused(capsys, [*usual, "--validate", str(data)], "is what the network learns from; validate on other images")
     assert not out.exists()
 
 

@@ -16,7 +16,7 @@ from cupola.errors import ConfigError, StoreError
 from cupola.finetuning.adapting import class_names, class_order, knows
 from cupola.finetuning.annotated import Annotated, open_annotated
 from cupola.finetuning.curve_report import write_curve_report
-from cupola.finetuning.scored import Figures, Spread, Tuned, judge, require_same_classes
+from cupola.finetuning.scored import Figures, Spread, Tuned, judge, require_comparable
 from cupola.finetuning.source import Source
 from cupola.finetuning.subsets import draw_subset, read_list
 from cupola.finetuning.task import Trainable, TruthTask
@@ -138,7 +138,7 @@ def finetune(
 
     Raises:
         CheckpointError: there is no usable network at `model`.
-        DataError: there is no truth, or training and validation differ in classes.
+        DataError: there is no truth, or training and validation differ in classes or are the same images.
         ConfigError: a setting is out of range, such as more images than there are.
         StoreError: `out` holds a run of other settings, images or of another network.
         TrainingError: a loss is not finite.
@@ -155,7 +155,7 @@ def finetune(
     train = open_annotated(data, layout, scale, classes)
     judged = None if validate is None else open_annotated(validate, layout, scale, classes)
     if judged is not None:
-        require_same_classes(train, judged)
+        require_comparable(train, judged)
     choices = _choices(train, images, subsets, subset, keys, seed)
     claim(out, MAY_DIFFER, **arguments)
     run = _Run(out, source, train, judged, trainable, steps, settings, seed, device)
