@@ -50,7 +50,7 @@ def predict(place, out, file_size=None):
 
 
 def contents(out):
-    """Files that depend on the input alone. Of videos the name counts: H.264 of equal frames may differ by some bytes."""
+    """Files that depend on the input alone. Of videos the name counts: equal frames may give other bytes of H.264."""
     return {
         str(path.relative_to(out)): b"" if path.suffix == ".mp4" else path.read_bytes()
         for path in sorted(out.rglob("*"))

@@ -36,7 +36,7 @@ def write_video(path, image, frames):
 
 
 def contents(out):
-    """Files that depend on the input alone. Of videos the name counts: H.264 of equal frames may differ by some bytes."""
+    """Files that depend on the input alone. Of videos the name counts: equal frames may give other bytes of H.264."""
     return {
         str(path.relative_to(out)): b"" if path.suffix == ".mp4" else path.read_bytes()
         for path in sorted(out.rglob("*"))
@@ -263,7 +263,7 @@ def test_a_stopped_video_goes_on_without_asking_twice(model, image, tmp_path, mo
     ):
         for one, other in zip(ours.frames(), w.frames(), strict=True):
             assert one.time == other.time
-            assert np.abs(one.image.astype(int) - other.image).mean() < 2
+            assert np.abs(one.image.astype(int) - other.image).mean() < 20
     predict(tmp_path / "drive.mp4", model, tmp_path / "out", "--batch", "2")
     assert asked == [2, 2, 2, 2, 1]
 
