@@ -177,7 +177,6 @@ class VideoOutput:
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = self._tick
-        stream.codec_context.thread_count = 1  # with several, equal frames do not always give equal files
         if codec != "libx264":
             stream.bit_rate = round(BITS_PER_PIXEL * height * width * self._rate)
         self._stream = stream
