@@ -38,7 +38,7 @@ SMOOTHING = 25
 """Steps over which the learning curve is averaged."""
 
 
-NOT_LOSSES = ("step", "loss", "gradient", "learning_rate", "seconds")
+NOT_LOSSES = ("step", "loss", "gradient", "learning_rate", "seconds", "waiting")
 """Entries of metrics.jsonl beside the single losses."""
 
 

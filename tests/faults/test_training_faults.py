@@ -37,7 +37,10 @@ def start(labels: Path, out: Path, **options) -> subprocess.Popen[str]:
 
 
 def losses(out: Path) -> list[dict[str, float]]:
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in read_metrics(out)]
+    return [
+        {name: value for name, value in line.items() if name not in ("seconds", "waiting")}
+        for line in read_metrics(out)
+    ]
 
 
 def kill_after(run: subprocess.Popen[str], out: Path, steps: int, delay: float) -> None:

@@ -50,6 +50,8 @@ def test_a_name_of_timm_is_a_trunk(name):
 def test_cells_that_make_no_pyramid_are_refused():
     with pytest.raises(ConfigError, match=r"cells of 8, 14, 16, 32 px, but those of dino_vits16 are 12 px"):
         VitTrunk(VitSettings("dino_vits16", sizes=replace(SIZES, patch=12)))
+    with pytest.raises(ConfigError, match="dino_resnet50 is no transformer"):
+        VitTrunk(VitSettings("dino_resnet50"))
     with pytest.raises(ConfigError, match="knows a backbone"):
         VitTrunk(VitSettings("vit_of_nobody"))
 

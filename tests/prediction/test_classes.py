@@ -99,8 +99,14 @@ def test_a_missing_file_of_names(tmp_path):
 
 @pytest.mark.parametrize(
     "card",
-    [{}, {"things": [1]}, {"things": 3, "stuff": []}, {"things": [-1], "stuff": []}]
-    + [{"things": [1], "stuff": [0], "class_names": ["a"]}, {"things": [99999], "stuff": []}],
+    [
+        {},
+        {"things": [1]},
+        {"things": 3, "stuff": []},
+        {"things": [-1], "stuff": []},
+        {"things": [99999], "stuff": []},
+        {"things": [1], "stuff": [0], "class_names": ["a"]},
+    ],
 )
 def test_a_card_that_makes_no_sense_is_refused(card):
     with pytest.raises(CheckpointError):

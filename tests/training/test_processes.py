@@ -32,7 +32,10 @@ def run(labels: Path, out: Path, processes: int = 1, **options) -> list[dict[str
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, json.dumps(options)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in read_metrics(out)]
+    return [
+        {name: value for name, value in line.items() if name not in ("seconds", "waiting")}
+        for line in read_metrics(out)
+    ]
 
 
 def assert_same_losses(lines, others, tolerance: float) -> None:

@@ -18,11 +18,16 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from training_doubles import write_store
 
+import cupola
 import cupola.training.loop as loop_module
-from cupola.cli import main
-from cupola.errors import ConfigError, DiskError, StoreError, TrainingError
+from cupola.cli import _parse, main
+from cupola.config import save_config
+from cupola.errors import CheckpointError, ConfigError, DiskError, StoreError, TrainingError
 from cupola.io import content_hash
-from cupola.models import LossPart, PanopticNetwork, VitSettings, load_network, tiny
+from cupola.models import LossPart, Mask2FormerSettings, PanopticNetwork, VitSettings, load_network, mask2former, tiny
+from cupola.models.backbone_files import to_torchvision
+from cupola.models.resnet import ResNet
+from cupola.models.settings import TrunkSettings
 from cupola.models.vit import VitTrunk
 from cupola.pseudo_labels import LabelStore
 from cupola.runs.metrics import read_metrics
@@ -49,7 +54,10 @@ def whole(labels, tmp_path_factory):
 
 
 def losses(out: Path) -> list[dict[str, float]]:
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in read_metrics(out)]
+    return [
+        {name: value for name, value in line.items() if name not in ("seconds", "waiting")}
+        for line in read_metrics(out)
+    ]
 
 
 def test_what_it_writes(whole, labels):
@@ -66,7 +74,11 @@ def test_what_it_writes(whole, labels):
     assert facts["versions"]["torch"] == torch.__version__ or facts["versions"]["torch"] in torch.__version__
     assert [line["step"] for line in read_metrics(whole.out)] == list(range(1, STEPS + 1))
     for line in read_metrics(whole.out):
-        parts = {n: v for n, v in line.items() if n not in ("step", "loss", "gradient", "learning_rate", "seconds")}
+        parts = {
+            n: v
+            for n, v in line.items()
+            if n not in ("step", "loss", "gradient", "learning_rate", "seconds", "waiting")
+        }
         assert sum(parts.values()) == pytest.approx(line["loss"], rel=1e-5)
         assert set(parts) == {"semantic", "rpn_objectness", "rpn_box", "stage0_class", "stage0_box", "mask"}
     config = yaml.safe_load((whole.out / "config.yaml").read_text())
@@ -290,7 +302,69 @@ def test_a_frozen_trunk_stays_as_it_was(labels, tmp_path):
     }
 
 
+def test_a_resnet_starts_from_its_file_and_a_wrong_file_takes_no_directory(labels, tmp_path):
+    network = replace(tiny(), trunk=TrunkSettings("bottleneck", 8, (1, 1, 1, 1), (4, 4, 8, 8)))
+    torch.manual_seed(7)
+    weights = ResNet(network.trunk).state_dict()
+    torch.save({to_torchvision(name): value for name, value in weights.items()}, tmp_path / "dino.pth")
+    still = replace(SETTINGS, optimizer=OptimizerSettings(learning_rate=1e-6), self_labels=SelfLabelSettings(at=()))
+    out = tmp_path / "net"
+    for wrong in ("nowhere.pth", "config.yaml"):
+        (tmp_path / "config.yaml").write_text("no weights")
+        with pytest.raises(CheckpointError, match=wrong):
+            train(labels, out=out, network=network, backbone=tmp_path / wrong, steps=1, settings=still)
+    assert not out.exists()
+    train(labels, out=out, network=network, backbone=tmp_path / "dino.pth", steps=1, settings=still)
+    learnt, card = load_network(out)
+    for name, value in learnt.backbone.bottom_up.named_parameters():
+        assert torch.allclose(value, weights[name], atol=1e-4), name
+    assert card["training"]["backbone"]["sha256"] == content_hash(tmp_path / "dino.pth")
+    (tmp_path / "dino.pth").unlink()
+    train(labels, out=out, network=network, backbone=tmp_path / "dino.pth", steps=1, settings=still)  # told again
+
+
 def test_a_frozen_trunk_needs_weights(labels, tmp_path):
     network = replace(tiny(), trunk=VitSettings(frozen=True))
     with pytest.raises(ConfigError, match="dino_vitb16 is frozen, so it needs weights: name a file as --backbone"):
         train(labels, out=tmp_path, network=network, steps=2)
+
+
+def test_a_mask2former_is_trained_saved_and_loaded_like_any_other(labels, tmp_path):
+    pytest.importorskip("transformers", reason="the extra mask2former is not installed")
+    network = Mask2FormerSettings(
+        TrunkSettings("basic", stem=8, blocks=(1, 1, 1, 1), widths=(8, 16, 24, 32)),
+        queries=5, channels=32, heads=2, encoder_layers=1, encoder_feedforward=32, decoder_layers=1,
+        decoder_feedforward=32, points=64,
+    )  # fmt: skip
+    result = train(labels, out=tmp_path / "net", network=network, steps=3, settings=SETTINGS)
+    assert result.losses.keys() == {"loss", "class", "mask", "dice"}
+    predictor = cupola.load(result.out, threshold=0.05)
+    street = LabelStore.open(labels)
+    image = street.image(street.keys[0])
+    assert predictor(image).panoptic.classes.shape == image.shape[:2]
+    run = cupola.predict([labels.parent / "data"], model=result.out, out=tmp_path / "maps")
+    assert run.keys
+    assert train(labels, out=tmp_path / "net", network=network, steps=3, settings=SETTINGS) == result
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "vit-b",
+        "mask2former",
+        tiny(),
+        replace(tiny(), trunk=VitSettings("dino_vits16", frozen=True, sizes=VitSizes(16, 16, 1, 2, 4))),
+        replace(mask2former(), trunk=VitSettings("vit_base_patch16_dinov3")),
+    ],
+)
+def test_any_network_comes_back_from_the_saved_arguments(tmp_path, network):
+    save_config(tmp_path / "config.yaml", labels=tmp_path, out=tmp_path, network=network)
+    arguments = _parse("train", train, ["--config", str(tmp_path / "config.yaml"), str(tmp_path)])
+    assert arguments["network"] == network
+
+
+def test_a_network_that_is_not_there_is_said(tmp_path, capsys):
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "net"), "--network", "vit_b"]) == 2
+    said = capsys.readouterr().err
+    assert "there is no network `vit_b`, known are paper, vit-b, mask2former, small, tiny; did you mean vit-b?" in said
+    assert said.count("\n") == 1

@@ -50,7 +50,8 @@ def ids_to_rgb(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """Segment ids 0 .. 2^24 - 1 as R + 256 G + 65536 B. Raises `ValueError` outside that range."""
     if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
         raise ValueError(f"segment ids {ids.min()}..{ids.max()} are outside 0..{MAX_ID}")
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
+    little_endian = np.ascontiguousarray(ids, "<i4").view(np.uint8)
+    return little_endian.reshape(*ids.shape, 4)[..., :3].copy()
 
 
 def rgb_to_ids(rgb: UInt8[np.ndarray, "h w 3"]) -> Int32[np.ndarray, "h w"]:

@@ -1,6 +1,6 @@
-"""The panoptic network: a Cascade Mask R-CNN with a semantic head (spec-network 1), in three sizes.
+"""Panoptic networks: a Cascade Mask R-CNN with a semantic head (spec-network 1) in several sizes, and Mask2Former.
 
-`PanopticNetwork(small(), num_things, num_stuff)` gives losses in training and panoptic maps in prediction.
+`build_network(small(), num_things, num_stuff)` gives losses in training and panoptic maps in prediction.
 """
 
 from cupola.models.architectures import PRESETS, ModelSettings, PresetName, build_network
@@ -9,6 +9,7 @@ from cupola.models.boxes import boxes_of_masks
 from cupola.models.checkpoint import load_network, save_network
 from cupola.models.hub import PretrainedNetwork
 from cupola.models.interface import PanopticModel
+from cupola.models.mask2former.settings import Mask2FormerSettings, QueryNegativeSettings, mask2former
 from cupola.models.panoptic import PanopticNetwork
 from cupola.models.published import Published, read_published
 from cupola.models.records import IGNORE, SOME_THING, LossPart, NetworkPrediction, Target
@@ -21,6 +22,7 @@ __all__ = [
     "SOME_THING",
     "BackboneReport",
     "LossPart",
+    "Mask2FormerSettings",
     "ModelSettings",
     "NetworkPrediction",
     "NetworkSettings",
@@ -29,6 +31,7 @@ __all__ = [
     "PresetName",
     "PretrainedNetwork",
     "Published",
+    "QueryNegativeSettings",
     "Target",
     "ViewSettings",
     "VitSettings",
@@ -36,6 +39,7 @@ __all__ = [
     "build_network",
     "load_backbone_weights",
     "load_network",
+    "mask2former",
     "paper",
     "predict_views",
     "read_published",

@@ -75,7 +75,7 @@ def settings_from(kind: type[Any], values: dict[str, Any]) -> Any:
 
 def _setting(hint: Any, value: Any) -> Any:
     """One setting; where it may be one of several dataclasses, the names in it tell which."""
-    kinds = [kind for kind in (get_args(hint) or (hint,)) if dataclasses.is_dataclass(kind)]
+    kinds = [kind for kind in (get_args(hint) or (hint,)) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     if not kinds or not isinstance(value, dict):
         return _tuples(value)
     fitting = [kind for kind in kinds if value.keys() <= {field.name for field in dataclasses.fields(kind)}]

@@ -76,16 +76,8 @@ class PanopticNetwork(PanopticModel):
         return self.backbone.bottom_up
 
     def batch(self, images: Sequence[Float[Tensor, "3 _ _"]]) -> Float[Tensor, "b 3 h w"]:
-        """Images in [0, 1], normalised, then padded with zeros at right and bottom to the largest and to a multiple of
-        32 (spec-network 1.2)."""
-        height = max(image.shape[1] for image in images)
-        width = max(image.shape[2] for image in images)
-        padded = self.mean.new_zeros(
-            len(images), 3, -(-height // DIVISOR) * DIVISOR, -(-width // DIVISOR) * DIVISOR
-        ).contiguous(memory_format=torch.channels_last)
-        for row, image in zip(padded, images, strict=True):
-            row[:, : image.shape[1], : image.shape[2]] = (image.to(self.mean.device) - self.mean) / self.deviation
-        return padded
+        """Images in [0, 1], normalised and padded (`padded_batch`)."""
+        return padded_batch(images, self.mean, self.deviation)
 
     def loss_parts(
         self, images: Sequence[Float[Tensor, "3 _ _"]], targets: Sequence[Target], generator: torch.Generator
@@ -187,6 +179,19 @@ def _with_area(target: Target) -> Target:
     """The target without objects too thin to have a box code (N4)."""
     good = has_area(target.boxes, MIN_SIDE - 1e-6)
     return Target(target.semantic, target.masks[good], target.boxes[good], target.classes[good], target.ignore)
+
+
+def padded_batch(images: Sequence[Float[Tensor, "3 _ _"]], mean: Tensor, deviation: Tensor) -> Float[Tensor, "b 3 h w"]:
+    """Images in [0, 1], normalised, then padded with zeros at right and bottom to the largest and to a multiple of 32
+    (spec-network 1.2). mean, deviation: 3 x 1 x 1, on the device of the result."""
+    height = max(image.shape[1] for image in images)
+    width = max(image.shape[2] for image in images)
+    padded = mean.new_zeros(len(images), 3, -(-height // DIVISOR) * DIVISOR, -(-width // DIVISOR) * DIVISOR).contiguous(
+        memory_format=torch.channels_last
+    )
+    for row, image in zip(padded, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = (image.to(mean.device) - mean) / deviation
+    return padded
 
 
 def size_to_predict(image: Float[Tensor, "3 h w"], rows: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cupola.errors import CheckpointError
-from cupola.models.settings import NetworkSettings, paper
+from cupola.models.settings import NetworkSettings, TrunkSettings, paper
 
 TRUNK = "backbone.bottom_up."
 STEM = f"{TRUNK}stem.conv1.weight"
@@ -58,8 +58,7 @@ def _settings(state: Mapping[str, Tensor], source: Path, semantic: bool) -> Netw
         head = replace(head, channels=_shape(state, f"{SEMANTIC}predictor.weight", 4, source)[1])
     return replace(
         base,
-        trunk=replace(
-            base.trunk,
+        trunk=TrunkSettings(
             stem=stem,
             blocks=(two, three, four, five),
             widths=(widths[0], widths[1], widths[2], widths[3]),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cupola.errors import ConfigError
 from cupola.models.boxes import clip_boxes, suppress
+from cupola.models.interface import PanopticModel
 from cupola.models.layers import upsample
 from cupola.models.panoptic import MergeLimits, PanopticNetwork, assembled, evaluating, resized, size_to_predict
 from cupola.models.records import Detections, NetworkPrediction
@@ -67,7 +68,7 @@ class View:
 
 
 def predict_views(
-    network: PanopticNetwork,
+    network: PanopticModel,
     images: Sequence[Float[Tensor, "3 _ _"]],
     settings: ViewSettings = ViewSettings(),
     *,
@@ -80,8 +81,10 @@ def predict_views(
     """Predictions of images, each from all its views; the arguments are those of `PanopticNetwork.predict`.
 
     The `semantic` of a prediction holds probabilities: the mean of the views' softmaxes. Memory holds the features of
-    all views of one image at a time.
+    all views of one image at a time. Raises `ConfigError` where the network proposes no boxes.
     """
+    if not isinstance(network, PanopticNetwork):
+        raise ConfigError("several views need a network that proposes boxes, which a Mask2Former does not")
     outputs = [(image.shape[1], image.shape[2]) for image in images] if output_sizes is None else output_sizes
     limits = MergeLimits.of(network.settings.merge, score_threshold, merge_threshold, overlap, stuff_area)
     results = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +18,7 @@ from cupola.errors import ConfigError
 from cupola.models.layers import Separable
 from cupola.models.settings import VitSettings
 from cupola.semantics.backbones.loading import untrained_backbone
+from cupola.semantics.backbones.networks import DinoResnet, DinoVit, TimmBackbone
 from cupola.semantics.backbones.weights import load_weights, read_weights
 
 STRIDES = (4, 8, 16, 32)
@@ -39,13 +40,15 @@ class VitTrunk(nn.Module):
         super().__init__()
         sizes = {} if settings.sizes is None else asdict(settings.sizes)
         backbone = untrained_backbone(settings.architecture, **sizes)
+        if isinstance(backbone, DinoResnet):
+            raise ConfigError(f"{settings.architecture} is no transformer; the preset `paper` has that trunk")
         if backbone.patch not in CELLS:
             raise ConfigError(
                 f"the feature pyramid wants a transformer with cells of {', '.join(map(str, CELLS))} px, but those of "
                 f"{settings.architecture} are {backbone.patch} px; choose another architecture"
             )
         self.settings = settings
-        self.vit = backbone
+        self.vit: DinoVit | TimmBackbone = backbone
         self.cell = CELLS[backbone.patch]
         self.channels = backbone.channels
         self.requires_grad_(not settings.frozen)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from cupola.config import plain
 from cupola.devices import pick_device
-from cupola.errors import ConfigError
+from cupola.errors import CheckpointError, ConfigError
 from cupola.io.coco_panoptic import from_segments
 from cupola.models import NetworkPrediction, PanopticModel, predict_views
 from cupola.models.fusion import fused
@@ -186,4 +186,10 @@ def load(
     place = pick_device(device)
     network, card = find_network(name)
     classes = class_system(card, None if names is None else Path(names))
+    known = len(classes.things), len(classes.stuff)
+    if known != (network.num_things, network.num_stuff):
+        raise CheckpointError(
+            f"{name}: its card names {known[0]} thing and {known[1]} stuff classes, but the network has "
+            f"{network.num_things} and {network.num_stuff}; train or convert it again"
+        )
     return Predictor(fused(network.to(place), getattr(torch, precision)), classes, place, settings)

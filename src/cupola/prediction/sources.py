@@ -56,8 +56,8 @@ def unique_keys(paths: Sequence[Path]) -> list[str]:
         if not repeated:
             return keys
         for number in repeated:
-            folders = paths[number].parts[:-1]
-            keys[number] = "_".join((*folders[len(folders) - parents :], names[number]))
+            folders = [part for part in paths[number].parts[:-1] if part not in ("..", paths[number].anchor)]
+            keys[number] = "_".join((*folders[max(0, len(folders) - parents) :], names[number]))
     return [f"{number:06d}_{path.stem}" for number, path in enumerate(paths)]
 
 

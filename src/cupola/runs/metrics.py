@@ -14,10 +14,11 @@ METRICS = "metrics.jsonl"
 
 
 class Metrics:
-    """`metrics.jsonl`: a line a step. Opened to go on after `step`, it first drops the lines of later steps."""
+    """`metrics.jsonl`, or another file of a line a step. Opened to go on after `step`, it first drops the lines after
+    it."""
 
-    def __init__(self, out: Path, step: int) -> None:
-        self.path = out / METRICS
+    def __init__(self, out: Path, step: int, name: str = METRICS) -> None:
+        self.path = out / name
         lines = [line for line in self._lines() if _step(line) is not None and (_step(line) or 0) <= step]
         write_bytes(self.path, "".join(line + "\n" for line in lines).encode())
 

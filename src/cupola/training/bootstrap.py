@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError
 from cupola.models import (
     PRESETS,
+    Mask2FormerSettings,
+    ModelSettings,
     NetworkSettings,
     PanopticModel,
     PresetName,
@@ -29,21 +31,23 @@ from cupola.runs.metrics import read_metrics
 from cupola.training.augment import AugmentSettings
 from cupola.training.bootstrap_task import BootstrapTask
 from cupola.training.copy_paste import CopyPasteSettings
-from cupola.training.data import load_data, require_same_data
+from cupola.training.data import TrainingData, load_data, require_same_data
 from cupola.training.discoveries import DiscoverySettings
 from cupola.training.loop import OptimizerSettings, Plan, run_training
 from cupola.training.processes import Device, Precision, main_first, make_fabric, require_equal_shares
-from cupola.training.sampler import BatchSettings
+from cupola.training.record import Log, require_log
+from cupola.training.sampler import BatchSettings, make_batch
 from cupola.training.self_labels import SelfLabelSettings
 from cupola.training.state import remove_state
+from cupola.training.watching import SHOWN, Monitoring, Observer, Pictures
 
 LAST_STEPS = 50
 """The losses told at the end are means over this many last steps."""
 
-MAY_DIFFER = ("labels", "out", "device", "time_limit")
-"""Arguments that may change between two parts of a run: the labels' content is compared instead of their place, and the
-time left may be another."""
-NO_LOSS = ("step", "gradient", "learning_rate", "seconds")
+MAY_DIFFER = ("labels", "out", "device", "time_limit", "validate", "validate_every", "pictures", "log")
+"""Arguments that may change between two parts of a run: the labels' content is compared instead of their place, the
+time left may be another, and who watches changes nothing."""
+NO_LOSS = ("step", "gradient", "learning_rate", "seconds", "waiting")
 """Entries of a line of metrics.jsonl that are no losses."""
 
 
@@ -114,13 +118,17 @@ def train(
     labels: Path,
     *,
     out: Path,
-    network: PresetName | NetworkSettings = "small",
+    network: PresetName | NetworkSettings | Mask2FormerSettings = "small",
     steps: int = 1500,
     backbone: Path | None = None,
     settings: BootstrapSettings = BootstrapSettings(),
     seed: int = 0,
     device: Device = "auto",
     time_limit: float | None = None,
+    validate: Path | None = None,
+    validate_every: int = 200,
+    pictures: int = 10,
+    log: Log = "none",
 ) -> TrainingResult:
     """Trains the panoptic network on a label store.
 
@@ -131,7 +139,8 @@ def train(
         out: directory for model.safetensors, model.json, metrics.jsonl, config.yaml.
         network: one of the presets (docs/networks.md), or settings of its own: small (2 million parameters) learns
             from nothing in minutes on a CPU; tiny (0.2 million) is for tests; paper (73 million) is the published
-            ResNet-50; vit-b (138 million) has its heads on a ViT-B/16, for weights of DINO and its successors.
+            ResNet-50; vit-b (138 million) has its heads on a ViT-B/16, for weights of DINO and its successors;
+            mask2former (44 million) is another architecture on a ResNet-50, and needs the extra of that name.
         backbone: file of weights that the trunk of the network starts from, as its publisher gives it
             (docs/weights.md); by default it starts from nothing.
         steps: training steps.
@@ -140,6 +149,10 @@ def train(
         device: where it runs; auto takes a GPU if there is one.
         time_limit: end after this many seconds of training at the latest, with the schedule shortened to fit. Where
             it takes effect, results depend on the machine's speed.
+        validate: data set with truth, to monitor PQ and mIoU on (monitoring.jsonl); nothing is selected by them.
+        validate_every: steps between two such looks.
+        pictures: times that images, targets and predictions of one batch are drawn (pictures/); 0 = never.
+        log: tensorboard or wandb (kept offline unless WANDB_MODE says else) get the measures as well.
 
     Returns:
         What was learnt, and where it is.
@@ -148,23 +161,22 @@ def train(
         StoreError: `labels` is no finished label store, or `out` holds a run of other settings.
         TrainingError: there is nothing to learn from, or a loss is not finite.
         ConfigError: a setting is out of range, or the device is not there.
+        CheckpointError: `backbone` is missing, damaged, unsafe or of another architecture.
         DiskError: writing failed; the state saved before is kept.
     """
-    if steps < 1:
-        raise ConfigError(f"training needs at least one step, not {steps}")
-    if time_limit is not None and not time_limit > 0:
-        raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
     shape = PRESETS[network]() if isinstance(network, str) else network
-    trunk = shape.trunk
-    if backbone is None and isinstance(trunk, VitSettings) and trunk.frozen:
-        raise ConfigError(f"the trunk {trunk.architecture} is frozen, so it needs weights: name a file as --backbone")
+    _check(steps, time_limit, shape, backbone, validate_every, pictures)
+    require_log(log)
+    if backbone is not None and not (out / CARD).is_file():
+        load_backbone_weights(build_network(shape, 1, 1), backbone)  # a wrong file is said before `out` is taken
     fabric = make_fabric(device, settings.precision)
     require_equal_shares(settings.batch, fabric.world_size, settings.accumulate)
     store = LabelStore.open(labels)
     with main_first(fabric):
         claim(
             out, MAY_DIFFER, labels=labels, out=out, network=network, backbone=backbone, steps=steps,
-            settings=settings, seed=seed, device=device, time_limit=time_limit,
+            settings=settings, seed=seed, device=device, time_limit=time_limit, validate=validate,
+            validate_every=validate_every, pictures=pictures, log=log,
         )  # fmt: skip
     paste = settings.copy_paste
     data = load_data(
@@ -187,7 +199,8 @@ def train(
     )
     task = BootstrapTask(fabric, data, batches, settings.self_labels, settings.discoveries, out)
     plan = Plan(steps, time_limit, settings.saving_share, seed, settings.optimizer, settings.accumulate)
-    done = run_training(fabric, model, task, out, plan)
+    observers = _observers(out, data, batches, pictures, validate, validate_every)
+    done = run_training(fabric, model, task, out, plan, observers, log)
     facts = {
         "fingerprint": data.fingerprint,
         "frames": len(data),
@@ -208,7 +221,40 @@ def train(
     return _result(out, store, facts)
 
 
-def _initial(settings: NetworkSettings, store: LabelStore, seed: int) -> PanopticModel:
+def _check(
+    steps: int,
+    time_limit: float | None,
+    shape: ModelSettings,
+    backbone: Path | None,
+    validate_every: int,
+    pictures: int,
+) -> None:
+    """Raises `ConfigError` for arguments that make no sense."""
+    if steps < 1:
+        raise ConfigError(f"training needs at least one step, not {steps}")
+    if time_limit is not None and not time_limit > 0:
+        raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
+    trunk = shape.trunk
+    if backbone is None and isinstance(trunk, VitSettings) and trunk.frozen:
+        raise ConfigError(f"the trunk {trunk.architecture} is frozen, so it needs weights: name a file as --backbone")
+    if validate_every < 1 or pictures < 0:
+        raise ConfigError(f"validate_every must be at least 1 and pictures 0, not {validate_every} and {pictures}")
+
+
+def _observers(
+    out: Path, data: TrainingData, batches: BatchSettings, pictures: int, validate: Path | None, validate_every: int
+) -> list[Observer]:
+    """What watches the run: pictures of its first batch, and scores on a data set with truth."""
+    observers: list[Observer] = []
+    if pictures:
+        shown = replace(batches, size=min(batches.size, SHOWN), rank=0, ranks=1)
+        observers.append(Pictures(out, make_batch(data, 0, shown), pictures))
+    if validate is not None:
+        observers.append(Monitoring(out, validate, validate_every))
+    return observers
+
+
+def _initial(settings: ModelSettings, store: LabelStore, seed: int) -> PanopticModel:
     """The untrained network; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from cupola.errors import ConfigError
 from cupola.models import LossPart, PanopticModel
 from cupola.progress import progress
-from cupola.runs.metrics import Metrics
 from cupola.runs.signals import stopping
 from cupola.training.data import require_same_data
 from cupola.training.faults import require_finite
@@ -34,8 +33,10 @@ from cupola.training.processes import (
     share_of_losses,
     summed,
 )
+from cupola.training.record import Log, Recorder
 from cupola.training.sampler import Batch, network_generator
 from cupola.training.state import Progress, load_state, save_state
+from cupola.training.watching import Observer
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -156,10 +157,19 @@ def learning_rate(step: int, share: float, settings: OptimizerSettings) -> float
     return settings.learning_rate * warm * cosine
 
 
-def run_training(fabric: Fabric, network: PanopticModel, task: Task, out: Path, plan: Plan) -> Progress:
+def run_training(
+    fabric: Fabric,
+    network: PanopticModel,
+    task: Task,
+    out: Path,
+    plan: Plan,
+    observers: Sequence[Observer] = (),
+    log: Log = "none",
+) -> Progress:
     """Trains `network` in place, going on where `out` has a state. Returns how far it came.
 
-    All processes call it; the first alone writes. Raises `TrainingError` where a loss is not finite, `DiskError` where
+    observers: watch it after each step; log: where its measures go beside metrics.jsonl. All processes call it; the
+    first alone observes and writes. Raises `TrainingError` where a loss is not finite, `DiskError` where
     a state cannot be written (the one before stays), `StoreError` where the state is not of this run,
     `KeyboardInterrupt` after SIGINT or SIGTERM, with the state saved.
     """
@@ -181,14 +191,16 @@ def run_training(fabric: Fabric, network: PanopticModel, task: Task, out: Path, 
         task.restore(before[1], network)
 
     main = fabric.is_global_zero
-    metrics = Metrics(out, done.step) if main else None
+    recording: Any = Recorder(out, done.step, log) if main else nullcontext()
     bar = progress(iter(()), "training", total=plan.steps, done=done.step, silent=not main)
     clock = saved = time.perf_counter()
     cost = 0.0  # of the last saving [s]; the first step is saved to learn it
-    with bar, stopping() as stop, task.batches() as batches:
+    with bar, stopping() as stop, recording as recorder, task.batches() as batches:
         while plan.share(done) < 1:
             task.before_step(done.step, plan.share(done), network)
+            asked = time.perf_counter()
             batch = batches.get(done.step).to(fabric.device)
+            waited = time.perf_counter() - asked
             rate = learning_rate(done.step, plan.share(done), plan.optimizer)
             for group in raw.param_groups:
                 group["lr"] = rate
@@ -207,8 +219,10 @@ def run_training(fabric: Fabric, network: PanopticModel, task: Task, out: Path, 
             over = plan.share(done) >= 1
             bar.set_postfix_str(f"loss {values['loss']:.3f}, {memory_in_use(fabric.device)}", refresh=False)
             bar.update()
-            if metrics is not None:
-                metrics.write(done.step, **values, learning_rate=rate, seconds=seconds)
+            if main:
+                recorder.step(done.step, {**values, "learning_rate": rate, "seconds": seconds, "waiting": waited})
+                for observer in observers:
+                    observer.after_step(done.step, plan.share(done), network, recorder)
                 if (now - saved) * plan.saving_share >= cost or stopped or over:
                     save_state(out, network, raw, done, task.state())
                     saved = time.perf_counter()
@@ -231,7 +245,7 @@ def backward(fabric: Fabric, module: Any, batch: Batch, plan: Plan, step: int) -
         generator = network_generator(plan.seed, step, piece.first)
         if hasattr(module, "loss_parts"):
             return dict(module.loss_parts(piece.images, piece.targets, generator))
-        losses = module.losses(piece.images, piece.targets, generator)
+        losses = module.losses(piece.images, piece.targets, generator)  # does not tell: counted by images
         return {name: LossPart(loss, len(piece.images)) for name, loss in losses.items()}
 
     counts: Tensor | None = None

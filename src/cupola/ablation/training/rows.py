@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cupola.models import PRESETS, NetworkSettings
+from cupola.models import NetworkSettings, small, tiny
 from cupola.training import BootstrapSettings
 from cupola.training.copy_paste import CopyPasteSettings
 from cupola.training.self_labels import SelfLabelSettings
@@ -30,7 +30,7 @@ class TrainingRow:
 
 def training_rows(network: Literal["small", "tiny"]) -> tuple[TrainingRow, ...]:
     """All rows, in the order of the table. The forms of DropLoss are three rows; the next adds to the last of them."""
-    sizes = PRESETS[network]()
+    sizes = small() if network == "small" else tiny()
     usual = BootstrapSettings()
     no_paste = replace(usual, copy_paste=CopyPasteSettings(pastes=(0, 0)), self_labels=SelfLabelSettings(at=()))
     pasting = replace(usual, self_labels=SelfLabelSettings(at=()))
