@@ -3,7 +3,8 @@
 python benchmarks/training.py [--size 192 384] [--batch 4] [--repeats 30] [--json FILE]
 
 Samples are noise with stuff stripes and six objects. The network's own step, for the share, is measured in the same run
-on the same batches (`benchmarks/network.py` has its parts). Warm-up first; medians of wall and processor time, one
+on the same batches (`benchmarks/network.py` has its parts), as are one look for discoveries and the share of its time
+that the loop waits for batches. Warm-up first; medians of wall and processor time, one
 thread: the batches are made in a thread of their own while the network works.
 """
 
@@ -28,12 +29,16 @@ from cupola.training import BootstrapSettings
 from cupola.training.augment import augment
 from cupola.training.copy_paste import CopyPasteSettings, cut_objects, paste_objects
 from cupola.training.data import TrainingData
+from cupola.training.discoveries import DiscoveryBank, DiscoverySettings
 from cupola.training.loop import make_optimizer
-from cupola.training.sampler import Batch, BatchSettings, make_batch, network_generator
+from cupola.training.sampler import Batch, Batches, BatchSettings, make_batch, network_generator
 from cupola.training.state import Progress, save_state
 from cupola.training.targets import FIRST_OBJECT, Sample, make_target
 
 FRAMES, OBJECTS, STUFF, THINGS = 16, 6, 12, 3
+WARM_UP = 3
+"""Steps before the waiting is counted."""
+
 PUBLISHED_PASTE = (640, 1280), 60.0, 12.0
 """Image size, published time and our bar [ms] of pasting up to eight objects (issue 13)."""
 
@@ -88,27 +93,54 @@ def batch_rows(data: TrainingData, settings: BatchSettings, repeats: int) -> dic
     }
 
 
-def network_rows(batch: Callable[[int], Batch], preset: str, repeats: int) -> dict[str, dict[str, float]]:
-    """A whole training step without making its batch, and saving a state."""
+def training_step(network: PanopticNetwork, optimizer: torch.optim.Optimizer, batch: Batch, number: int) -> None:
+    """What the loop does with a batch."""
+    losses = network.losses(batch.images, batch.targets, network_generator(0, number))
+    torch.stack(list(losses.values())).sum().backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def network_rows(data: TrainingData, settings: BatchSettings, preset: str, repeats: int) -> dict[str, dict[str, float]]:
+    """A whole training step without making its batch, one look for discoveries, and saving a state."""
     torch.manual_seed(0)
     network = PanopticNetwork(PRESETS[preset](), THINGS, STUFF).train()
     optimizer = make_optimizer(network, network.named_parameters(), BootstrapSettings().optimizer)
-
-    def step(number: int) -> None:
-        made = batches[number]
-        losses = network.losses(made.images, made.targets, network_generator(0, number))
-        torch.stack(list(losses.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    batches = [batch(number) for number in range(repeats + 2)]
-    rows = {f"step of network {preset}": measure(step, repeats)}
+    batches = [make_batch(data, number, settings) for number in range(repeats + 2)]
+    rows = {
+        f"step of network {preset}": measure(
+            lambda number: training_step(network, optimizer, batches[number], number), repeats
+        )
+    }
+    looks = DiscoverySettings(start=1, every=1, frames=settings.size)
+    bank = DiscoveryBank(looks, settings.copy_paste.min_side, 0)
+    device = torch.device("cpu")
+    rows[f"look at {settings.size} frames"] = measure(
+        lambda number: bank.before_step(number, network, data, device, 0, lambda found: [found]), min(repeats, 5)
+    )
     with tempfile.TemporaryDirectory() as out:
         rows["state saved"] = measure(
             lambda number: save_state(Path(out), network, optimizer, Progress(number, 0.0, ""), {}), min(repeats, 5)
         )
     return rows
+
+
+def waiting_share(data: TrainingData, settings: BatchSettings, preset: str, repeats: int) -> float:
+    """Share of the time that the loop waits for batches, which a thread makes meanwhile, after a few steps."""
+    torch.manual_seed(0)
+    network = PanopticNetwork(PRESETS[preset](), THINGS, STUFF).train()
+    optimizer = make_optimizer(network, network.named_parameters(), BootstrapSettings().optimizer)
+    waited, begun = 0.0, 0.0
+    with Batches(data, settings) as batches:
+        for number in range(repeats + WARM_UP):
+            if number == WARM_UP:
+                waited, begun = 0.0, time.perf_counter()
+            asked = time.perf_counter()
+            batch = batches.get(number)
+            waited += time.perf_counter() - asked
+            training_step(network, optimizer, batch, number)
+    return waited / (time.perf_counter() - begun)
 
 
 def main() -> None:
@@ -125,7 +157,8 @@ def main() -> None:
     settings = BatchSettings(options.batch, size, 0, plain.augment, plain.copy_paste)
     data = noise_data(*size)
     rows = batch_rows(data, settings, options.repeats)
-    rows |= network_rows(lambda step: make_batch(data, step, settings), options.preset, options.repeats)
+    rows |= network_rows(data, settings, options.preset, options.repeats)
+    waiting = waiting_share(data, settings, options.preset, options.repeats)
 
     large, published, bar = PUBLISHED_PASTE
     big, eight = noise_data(*large), CopyPasteSettings(pastes=(8, 8))
@@ -135,12 +168,18 @@ def main() -> None:
     print(f"batch {options.batch} at {size[0]} x {size[1]}\n{'[ms]':30}{'wall':>9}{'(least)':>10}{'processor':>11}")
     for name, row in rows.items():
         print(f"{name:30}{row['wall']:9.1f}{row['least']:10.1f}{row['processor']:11.1f}")
-    share = rows["batch"]["processor"] / rows[f"step of network {options.preset}"]["processor"]
-    print(f"\na batch takes {100 * share:.1f} % of a step; 8 pastes: bar {bar} ms, published code {published} ms")
+    step = rows[f"step of network {options.preset}"]["processor"]
+    share, look = rows["batch"]["processor"] / step, rows[f"look at {options.batch} frames"]["processor"] / step
+    every = DiscoverySettings().every
+    print(
+        f"\na batch takes {100 * share:.1f} % of a step; the loop waits for batches {100 * waiting:.2f} % of its time"
+    )
+    print(f"a look takes {100 * look:.0f} % of a step, in every {every}th one that is {100 * look / every:.1f} %")
+    print(f"8 pastes: bar {bar} ms, published code {published} ms")
     if options.json:
         machine = {"machine": platform.machine(), "system": platform.system(), "versions": installed_versions()}
         chosen = {"size": list(size), "batch": options.batch, "preset": options.preset, "repeats": options.repeats}
-        options.json.write_text(json.dumps(machine | {"settings": chosen, "ms": rows}, indent=1))
+        options.json.write_text(json.dumps(machine | {"settings": chosen, "ms": rows, "waiting": waiting}, indent=1))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def make_fabric(device: Device, precision: Precision) -> Fabric:
     accelerator = "cuda" if gpu and device != "cpu" else "cpu"
     if precision == "auto":
         precision = "bfloat16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    ranks, local = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    started = torch.distributed.is_torchelastic_launched()
+    ranks, local = (int(os.environ[name]) if started else 1 for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if accelerator == "cuda" and local > torch.cuda.device_count():
         raise ConfigError(
             f"torchrun started {local} processes here, but there are {torch.cuda.device_count()} GPUs; lower "
@@ -59,6 +60,12 @@ def require_equal_shares(batch: int, ranks: int, accumulate: int) -> None:
             f"a batch of {batch} images cannot be shared evenly by {ranks} processes with {accumulate} passes each; "
             f"set --settings.batch to a multiple of {ranks * accumulate}"
         )
+
+
+def require_one_process(fabric: Fabric, verb: str) -> None:
+    """Raises `ConfigError` if torchrun started several."""
+    if fabric.world_size > 1:
+        raise ConfigError(f"`cupola {verb}` runs in one process; start it without torchrun")
 
 
 @contextmanager

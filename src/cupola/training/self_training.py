@@ -21,7 +21,7 @@ from cupola.training.bootstrap import LAST_STEPS, NO_LOSS
 from cupola.training.data import require_same_data
 from cupola.training.frames import open_frames
 from cupola.training.loop import Plan, run_training
-from cupola.training.processes import Device, make_fabric
+from cupola.training.processes import Device, main_first, make_fabric, require_equal_shares
 from cupola.training.self_training_settings import SelfTrainingSettings
 from cupola.training.self_training_task import SelfTrainingTask, trained_parameters
 from cupola.training.state import remove_state
@@ -92,16 +92,16 @@ def self_train(
     if out.resolve() == model.resolve():
         raise ConfigError(f"--out would overwrite the network it learns from ({model}); choose another directory")
     fabric = make_fabric(device, settings.precision)
-    if fabric.world_size > 1:
-        raise ConfigError("a network teaches itself in one process; start `cupola self-train` without torchrun")
+    require_equal_shares(settings.batch, fabric.world_size, 1)
     given, card = load_network(model)
     if not isinstance(given, PanopticNetwork):
         raise ConfigError(f"{model} is no cascade but a {type(given).__name__}; only cascades can teach themselves")
     frames = open_frames(images)
-    claim(
-        out, MAY_DIFFER, images=images, model=model, out=out, steps=steps, settings=settings, seed=seed, device=device,
-        time_limit=time_limit,
-    )  # fmt: skip
+    with main_first(fabric):
+        claim(
+            out, MAY_DIFFER, images=images, model=model, out=out, steps=steps, settings=settings, seed=seed,
+            device=device, time_limit=time_limit,
+        )  # fmt: skip
     name = hashlib.sha256((frames.fingerprint + fingerprint(given)).encode()).hexdigest()
     if (out / CARD).is_file():
         facts = dict(load_network(out)[1]["training"])
@@ -109,7 +109,7 @@ def self_train(
         return _result(out, facts)
     student = with_negatives(given, settings.negatives)
     teacher = copy.deepcopy(student).to(fabric.device)
-    task = SelfTrainingTask(teacher, frames, settings, seed, name)
+    task = SelfTrainingTask(teacher, frames, settings, seed, name, fabric)
     plan = Plan(steps, time_limit, settings.saving_share, seed, settings.optimizer)
     done = run_training(fabric, student, task, out, plan)
     facts = {
@@ -124,10 +124,13 @@ def self_train(
         "versions": installed_versions(),
         "began_as": card.get("training", {}),
     }
-    for role, network, directory in (("teacher", teacher, out / TEACHER), ("student", student, out)):
-        network.settings = given.settings
-        save_network(directory, network, {**card, "training": {"role": role, **facts}})
-    remove_state(out)
+    with main_first(fabric):
+        for role, network, directory in (("teacher", teacher, out / TEACHER), ("student", student, out)):
+            network.settings = given.settings
+            if fabric.is_global_zero:
+                save_network(directory, network, {**card, "training": {"role": role, **facts}})
+        if fabric.is_global_zero:
+            remove_state(out)
     return _result(out, facts)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cupola.errors import StoreError
@@ -18,6 +19,7 @@ from cupola.models.layers import freeze_norms
 from cupola.training.augment import augment
 from cupola.training.copy_paste import cut_objects, paste_objects
 from cupola.training.frames import Frames
+from cupola.training.processes import gathered
 from cupola.training.sampler import VIEW, Batch, frames_of_step, to_tensor
 from cupola.training.self_training_settings import SelfTrainingSettings
 from cupola.training.targets import Sample, make_target
@@ -38,9 +40,17 @@ class SelfTrainingTask:
     """
 
     def __init__(
-        self, teacher: PanopticNetwork, frames: Frames, settings: SelfTrainingSettings, seed: int, name: str
+        self,
+        teacher: PanopticNetwork,
+        frames: Frames,
+        settings: SelfTrainingSettings,
+        seed: int,
+        name: str,
+        fabric: Fabric | None = None,
     ) -> None:
-        """teacher: on its device, changed in place; name: of all that it learns from, the network it began as too."""
+        """teacher: on its device, changed in place; name: of all that it learns from, the network it began as too;
+        fabric: of several processes, each of which labels and learns its share of the images."""
+        self._fabric = fabric
         self.teacher = teacher.eval().requires_grad_(False)
         self._frames, self._settings, self._seed, self.fingerprint = frames, settings, seed, name
         self._block: list[Sample] = []
@@ -74,7 +84,7 @@ class SelfTrainingTask:
         if place == 0:
             images = self._read_ahead(block).result()
             self._read_ahead(block + 1)
-            self._block = self.label(images)
+            self._block = self._labelled_together(images)
         elif not self._waiting:  # went on inside a block
             images = self._read_ahead(block).result()
             self._block = [replace(label, image=image) for label, image in zip(self._block, images, strict=True)]
@@ -101,13 +111,29 @@ class SelfTrainingTask:
             )
         return [teacher_sample(image, found, labels) for image, found in zip(images, predictions, strict=True)]
 
+    def _labelled_together(self, images: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> list[Sample]:
+        """The labels of a block, each process labelling its share."""
+        if self._fabric is None or self._fabric.world_size == 1:
+            return self.label(images)
+        places = self._places()
+        mine = [(sample.codes, sample.classes) for sample in self.label(images[places.start : places.stop])]
+        labels = [label for part in gathered(self._fabric, mine) for label in part]
+        return [Sample(image, *label) for image, label in zip(images, labels, strict=True)]
+
+    def _places(self) -> range:
+        """Places in a batch of the images of this process."""
+        rank, ranks = (0, 1) if self._fabric is None else (self._fabric.global_rank, self._fabric.world_size)
+        own = self._settings.batch // ranks
+        return range(rank * own, (rank + 1) * own)
+
     def get(self, step: int) -> Batch:
         """The batch of a step of the block that `before_step` began."""
         return self._waiting.pop(step).result()
 
     def _batch(self, samples: Sequence[Sample], step: int) -> Batch:
         names = tuple(self._frames.keys[number] for number in self.numbers(step // self._settings.refresh))
-        return student_batch(names, samples, step, self._settings, self._seed, self.teacher.settings.rows)
+        rows = self.teacher.settings.rows
+        return student_batch(names, samples, step, self._settings, self._seed, rows, self._places())
 
     @torch.no_grad()
     def after_step(self, step: int, network: PanopticModel) -> None:
@@ -167,20 +193,24 @@ def student_batch(
     settings: SelfTrainingSettings,
     seed: int,
     predicted_rows: int,
+    places: range | None = None,
 ) -> Batch:
     """What the student learns in a step: labelled images with objects of each other pasted (copies: N7), varied, and
-    seen in a crop. predicted_rows: `NetworkSettings.rows`. A pure function of its arguments."""
+    seen in a crop. A pure function of its arguments. predicted_rows: `NetworkSettings.rows`; places: those of the batch
+    that are wanted, by default all."""
+    places = range(len(samples)) if places is None else places
     bank = [cutout for sample in samples for cutout in cut_objects(sample, settings.copy_paste.min_side)]
     rows = _between(settings.rows, np.random.default_rng([seed, ROWS, step]))
     varied = []
-    for index, sample in enumerate(samples):
+    for index, sample in zip(places, samples[places.start : places.stop], strict=True):
         rng = np.random.default_rng([seed, VIEW, step, index])
         pasted = paste_objects(sample, bank, settings.copy_paste, rng)
         scale = rows * max(1.0, predicted_rows / sample.size[0])
         zoom = scale / _between(settings.crop, rng)
         height, width = (max(1, round(side * scale)) for side in sample.size)
         varied.append(augment(pasted, (height, width), replace(settings.augment, zoom=(zoom, zoom)), rng))
-    return Batch(keys, [to_tensor(sample.image) for sample in varied], [make_target(sample) for sample in varied])
+    images, targets = [to_tensor(sample.image) for sample in varied], [make_target(sample) for sample in varied]
+    return Batch(keys[places.start : places.stop], images, targets, places.start)
 
 
 def _between(limits: tuple[float, float], rng: np.random.Generator) -> float:

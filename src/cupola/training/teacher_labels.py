@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cupola.errors import ConfigError
 from cupola.models import IGNORE, SOME_THING, NetworkPrediction
-from cupola.training.targets import CROWD, FIRST_OBJECT, UNMARKED, Sample, hide_remnants
+from cupola.training.targets import FIRST_OBJECT, UNMARKED, Sample, hide_remnants
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def teacher_sample(
     thing_like = codes == SOME_THING
     if settings.left_over == "ignore":
         thing_like |= (prediction.semantic.argmax(0) == SOME_THING).cpu().numpy()
-    codes[thing_like] = UNMARKED if settings.left_over == "ignore" else CROWD
+    codes[thing_like] = UNMARKED if settings.left_over == "ignore" else SOME_THING
     panoptic = prediction.panoptic.cpu().numpy()
     classes: list[int] = []
     areas: list[int] = []
