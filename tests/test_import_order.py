@@ -31,9 +31,9 @@ LAYERS = (
     ("motion",),
     ("pseudo_labels", "models"),
     ("training", "weights"),
-    ("prediction", "export", "inspection", "scoring"),
+    ("prediction", "inspection", "scoring"),
     ("experiment",),
-    ("demo_report", "ablation", "finetuning"),
+    ("demo_report", "ablation", "finetuning", "export"),
     ("demonstration",),
     ("cli",),
 )

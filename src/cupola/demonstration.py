@@ -47,11 +47,13 @@ class DemoSize:
 
 
 SIZES = {
-    "small": DemoSize(Streets(sequences=100, held_out=30, frames=3, height=192, width=384), "small", 1500, 150),
-    "tiny": DemoSize(Streets(sequences=12, held_out=3, frames=3, height=128, width=256), "tiny", 100, 10),
+    "small": DemoSize(
+        Streets(sequences=250, labelled=200, held_out=30, frames=3, height=192, width=384), "small", 1100, 450
+    ),
+    "tiny": DemoSize(Streets(sequences=12, labelled=24, held_out=3, frames=3, height=128, width=256), "tiny", 100, 8),
 }
-"""`small` fits ten minutes of two cores: many streets of few frames, since 120 frames taught as much as 480
-(findings-demo); `tiny` only shows that every part runs."""
+"""`small` fits ten minutes of two cores: many streets of few frames, since 120 labelled frames taught as much as 480
+(findings-demo), but stage 3, which needs no labels, gains from more; `tiny` only shows that every part runs."""
 
 
 SECONDS, LEAST_TRAINING = 570.0, 60.0
@@ -132,7 +134,7 @@ def demo(*, out: Path = Path("runs/demo"), size: Literal["small", "tiny"] = "sma
     with _timed(seconds, "render"):
         render_streets(out, recipe.streets, seed)
     with _timed(seconds, "stage 1"):
-        label_streets(out, seed)
+        label_streets(out, recipe.streets, seed)
     end = SECONDS - AFTER_TRAINING * sum(seconds.values())
     with _timed(seconds, "stage 2"):
         bootstrapped = train(

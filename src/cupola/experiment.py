@@ -27,9 +27,11 @@ JUDGED = EvaluationSettings(min_thing_area=64)
 
 @dataclass(frozen=True)
 class Streets:
-    """sequences: streets to learn from; held_out: to be judged on; frames: of each; height, width: of images [px]."""
+    """sequences: streets to learn from; labelled: so many of their pairs get labels of stage 1, all frames are seen in
+    stage 3; held_out: streets to be judged on; frames: of each; height, width: of images [px]."""
 
     sequences: int
+    labelled: int
     held_out: int
     frames: int
     height: int
@@ -45,9 +47,9 @@ def render_streets(out: Path, streets: Streets, seed: int, workers: int = 0) -> 
         )  # fmt: skip
 
 
-def label_streets(out: Path, seed: int, workers: int = 0) -> None:
+def label_streets(out: Path, streets: Streets, seed: int, workers: int = 0) -> None:
     """Stage 1 on both; the pseudo classes are those of the streets to learn from."""
-    pseudo_label(out / STREET, out=out / LABELS, seed=seed, workers=workers)
+    pseudo_label(out / STREET, out=out / LABELS, limit=streets.labelled, seed=seed, workers=workers)
     pseudo_label(
         out / HELD_OUT, out=out / HELD_OUT_LABELS, classes_from=out / LABELS, seed=seed, workers=workers
     )  # fmt: skip

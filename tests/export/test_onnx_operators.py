@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from onnxscript import GraphBuilder
 from torchvision.ops import box_iou
 
-from cupola.export import painting, regions
+from cupola.export import graph, painting, regions
 from cupola.export.convolutions import OPSET
-from cupola.export.graph import finished
 from cupola.models import paper, small
 from cupola.models.cascade import select_detections
 from cupola.models.mask_head import paste_masks
 from cupola.models.merge import merge_panoptic
+from cupola.models.panoptic import size_to_predict
 from cupola.models.pooler import box_levels, pool_by_level
 from cupola.models.rpn import RegionProposalNetwork, level_anchors
 from cupola.models.settings import BoxHeadSettings, MergeSettings, PoolerSettings
 
-KINDS = {np.dtype(kind): getattr(ir.DataType, name) for kind, name in ((np.float32, "FLOAT"), (np.int64, "INT64"))}
+KINDS = {np.dtype(name): ir.DataType.from_numpy(np.dtype(name)) for name in ("float32", "int64", "uint8")}
 SEEDS = st.integers(0, 10_000)
 
 
@@ -34,7 +34,7 @@ def session_of(build, **ranks):
     }
     for number, value in enumerate(build(builder.op, **inputs)):
         builder.add_output(builder.op.Identity(value), f"out_{number}")
-    content = ir.to_proto(finished(builder, {})).SerializeToString()
+    content = ir.to_proto(graph.finished(builder, {})).SerializeToString()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -175,6 +175,21 @@ def test_anchors(preset):
 
         (found,) = run(session_of(build, feature=(np.float32, 4)), feature=np.zeros((1, 2, *shape), np.float32))
         assert torch.equal(found, level_anchors(*shape, 4 << level, sizes, rule.ratios, torch.device("cpu")))
+
+
+@pytest.fixture(scope="module")
+def enlarging():
+    def build(op, image):
+        photo = graph.enlarged(op, image, op.Shape(image, start=0, end=2), small().rows)
+        return [op.Shape(photo, start=2, end=4)]
+
+    return session_of(build, image=(np.uint8, 3))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (288, 30), (287, 401), (300, 2), (1, 1000), (2, 3), (33, 240)])
+def test_enlarged(enlarging, size):
+    (found,) = run(enlarging, image=np.zeros((*size, 3), np.uint8))
+    assert tuple(found.tolist()) == size_to_predict(torch.zeros(3, *size), small().rows)
 
 
 @settings(deadline=None, max_examples=25)

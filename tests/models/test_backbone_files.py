@@ -155,8 +155,9 @@ def test_a_network_of_another_size_or_kind(tmp_path):
     with pytest.raises(CheckpointError, match=r"--network paper"):
         load_backbone_weights(PanopticNetwork(tiny(), 2, 3), tmp_path / "x.pkl")
     vit = VitSettings("dino_vits16", sizes=VitSizes(patch=16, width=16, depth=1, heads=2, grid=4))
+    torch.save(torchvision_state()[1], tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="another architecture than dino_vits16"):
-        load_backbone_weights(PanopticNetwork(replace(tiny(), trunk=vit), 2, 3), tmp_path / "x.pkl")
+        load_backbone_weights(PanopticNetwork(replace(tiny(), trunk=vit), 2, 3), tmp_path / "x.pth")
 
 
 def test_a_network_s_shapes_hold_the_trunk_s():

@@ -24,6 +24,7 @@ from cupola.models import (
     predict_views,
     save_network,
 )
+from cupola.models.boxes import one_each
 from cupola.models.checkpoint import settings_from
 from cupola.models.mask2former.queries import (
     Segments,
@@ -238,6 +239,20 @@ def test_a_seed_fixes_the_losses_and_leaves_torch_alone():
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert first["mask"] != other["mask"]
+
+
+def test_parts_of_a_batch_make_up_its_losses():
+    network = make().eval()  # norms see each image alone
+    (one, first), (other, second) = scene(), scene(things=1)
+    whole = network.loss_parts([one, other], [first, second], generator())
+    later = generator()
+    one_each(later, 1)
+    parts = [network.loss_parts([one], [first], generator()), network.loss_parts([other], [second], later)]
+    for name, part in whole.items():
+        count = sum(p[name].over for p in parts)
+        mean = sum(p[name].mean * p[name].over for p in parts) / count
+        torch.testing.assert_close(part.mean, mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.as_tensor(part.over), torch.as_tensor(count))
 
 
 def test_learns_one_image():

@@ -36,9 +36,9 @@ def write_video(path, image, frames):
 
 
 def contents(out):
-    """Files that depend on the input alone."""
+    """Files that depend on the input alone. Of videos the name counts: equal frames may give other bytes of H.264."""
     return {
-        str(path.relative_to(out)): path.read_bytes()
+        str(path.relative_to(out)): b"" if path.suffix == ".mp4" else path.read_bytes()
         for path in sorted(out.rglob("*"))
         if path.is_file() and path.name not in ("config.yaml", "frames.jsonl")
     }
@@ -257,6 +257,13 @@ def test_a_stopped_video_goes_on_without_asking_twice(model, image, tmp_path, mo
     predict(tmp_path / "drive.mp4", model, tmp_path / "out", "--batch", "2")
     assert asked == [2, 2, 2, 2, 1]
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    with (
+        VideoStream(tmp_path / "out/overlays/drive.mp4") as ours,
+        VideoStream(tmp_path / "whole/overlays/drive.mp4") as w,
+    ):
+        for one, other in zip(ours.frames(), w.frames(), strict=True):
+            assert one.time == other.time
+            assert np.abs(one.image.astype(int) - other.image).mean() < 20
     predict(tmp_path / "drive.mp4", model, tmp_path / "out", "--batch", "2")
     assert asked == [2, 2, 2, 2, 1]
 

@@ -32,6 +32,7 @@ SETTINGS = SelfTrainingSettings(
     batch=2,
     refresh=2,
     decay=0.9,
+    trained="heads",
     saving_share=1e9,
     views=ViewSettings((1.0,)),
     labels=TeacherLabelSettings(score=0.3, doubt=0.2),
@@ -184,7 +185,7 @@ def test_reading_ahead_changes_nothing(root):
             numbers = task.numbers(step // SETTINGS.refresh)
             labels = task.label([frames.read(number) for number in numbers])
             names = tuple(frames.keys[number] for number in numbers)
-            wanted = student_batch(names, labels, step, SETTINGS, 7)
+            wanted = student_batch(names, labels, step, SETTINGS, 7, 0)
             assert batch.keys == wanted.keys
             for found, expected in zip(batch.images, wanted.images, strict=True):
                 assert torch.equal(found, expected)
@@ -200,22 +201,26 @@ def test_pasting_leaves_the_labels_alone(root):
     assert sum(len(sample.classes) for sample in labels) > 0
     before = [(sample.image.copy(), sample.codes.copy()) for sample in labels]
     for step in range(3):
-        student_batch(("a", "b"), labels, step, SETTINGS, 0)
+        student_batch(("a", "b"), labels, step, SETTINGS, 0, 0)
     for sample, (image, codes) in zip(labels, before, strict=True):
         assert np.array_equal(sample.image, image)
         assert np.array_equal(sample.codes, codes)
 
 
-@pytest.mark.parametrize("rows", [(1.0, 1.0), (0.4, 0.7)])
-def test_sizes_of_what_the_student_sees(root, rows):
+@pytest.mark.parametrize(("rows", "enlarged"), [((1.0, 1.0), 1.0), ((0.4, 0.7), 1.0), ((0.5, 0.5), 1.5)])
+def test_sizes_of_what_the_student_sees(root, rows, enlarged):
+    """Relative to the rows at which the network looks at images, which are at least the image's own."""
     frames = open_frames(root / "labels")
     labels = SelfTrainingTask(decided(), frames, SETTINGS, 0, "").label([frames.read(0), frames.read(1)])
     height, width = labels[0].size
     for step in range(5):
-        images = student_batch(("a", "b"), labels, step, replace(SETTINGS, rows=rows), 0).images
+        changed = replace(SETTINGS, rows=rows)
+        images = student_batch(
+            ("a", "b"), labels, step, changed, 0, round(height * enlarged) if enlarged > 1 else 0
+        ).images
         assert images[0].shape == images[1].shape
         share = images[0].shape[1] / height
-        assert rows[0] - 0.5 / height <= share <= rows[1] + 0.5 / height
+        assert rows[0] * enlarged - 0.5 / height <= share <= rows[1] * enlarged + 0.5 / height
         assert abs(images[0].shape[2] / width - share) < 1 / height
 
 

@@ -80,14 +80,14 @@ def test_objects_are_things_and_other_things_are_no_evidence():
     assert target.ignore[0].tolist() == [False] * 4 + [True] * 8 + [False] * 8
 
 
-def test_published_left_overs_are_things_and_background():
+def test_published_left_overs_are_things_of_the_semantics():
     soft = torch.full((2, HEIGHT, WIDTH), 0.05)
     soft[0, :, :12] = 0.9
     soft[1, :, 12:] = 0.9
     sample = teacher_sample(IMAGE, prediction(soft, []), TeacherLabelSettings(left_over="thing"))
     target = make_target(sample)
     assert target.semantic[0].tolist() == [0] * 12 + [1] * 8
-    assert not target.ignore.any()
+    assert target.ignore[0].tolist() == [True] * 12 + [False] * 8
     assert len(target.classes) == 0
 
 

@@ -22,10 +22,11 @@ from training_doubles import write_store
 
 import cupola
 import cupola.training.loop as loop_module
-from cupola.cli import main
+from cupola.cli import _parse, main
+from cupola.config import save_config
 from cupola.errors import CheckpointError, ConfigError, DiskError, StoreError, TrainingError
 from cupola.io import content_hash
-from cupola.models import LossPart, Mask2FormerSettings, PanopticNetwork, VitSettings, load_network, tiny
+from cupola.models import LossPart, Mask2FormerSettings, PanopticNetwork, VitSettings, load_network, mask2former, tiny
 from cupola.models.backbone_files import to_torchvision
 from cupola.models.resnet import ResNet
 from cupola.models.settings import TrunkSettings
@@ -352,3 +353,26 @@ def test_a_mask2former_is_trained_saved_and_loaded_like_any_other(labels, tmp_pa
     run = cupola.predict([labels.parent / "data"], model=result.out, out=tmp_path / "maps")
     assert run.keys
     assert train(labels, out=tmp_path / "net", network=network, steps=3, settings=SETTINGS) == result
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "vit-b",
+        "mask2former",
+        tiny(),
+        replace(tiny(), trunk=VitSettings("dino_vits16", frozen=True, sizes=VitSizes(16, 16, 1, 2, 4))),
+        replace(mask2former(), trunk=VitSettings("vit_base_patch16_dinov3")),
+    ],
+)
+def test_any_network_comes_back_from_the_saved_arguments(tmp_path, network):
+    save_config(tmp_path / "config.yaml", labels=tmp_path, out=tmp_path, network=network)
+    arguments = _parse("train", train, ["--config", str(tmp_path / "config.yaml"), str(tmp_path)])
+    assert arguments["network"] == network
+
+
+def test_a_network_that_is_not_there_is_said(tmp_path, capsys):
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "net"), "--network", "vit_b"]) == 2
+    said = capsys.readouterr().err
+    assert "there is no network `vit_b`, known are paper, vit-b, mask2former, small, tiny; did you mean vit-b?" in said
+    assert said.count("\n") == 1

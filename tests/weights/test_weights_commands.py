@@ -1,6 +1,9 @@
 """`cupola weights list|get|convert|verify`, and a network by name."""
 
 import json
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -236,8 +239,6 @@ def test_convert_something_else(tmp_path, capsys, content, message):
 
 
 def test_convert_what_asks_for_code_or_is_missing(tmp_path, capsys):
-    import pickle
-
     (tmp_path / "x.pth").write_bytes(pickle.dumps({"model": print}))
     assert main(["weights", "convert", str(tmp_path / "x.pth"), "--out", str(tmp_path / "out")]) == 2
     assert "builtins.print" in capsys.readouterr().err
@@ -293,6 +294,7 @@ def test_a_path_goes_before_a_name(tmp_path, monkeypatch):
     write_lightning(tmp_path / "x.ckpt", 2, 3)
     cupola.convert_weights(tmp_path / "x.ckpt", out=tmp_path / "cups")
     assert cupola.load("cups").classes.things == (3, 4)
+    assert cupola.load(tmp_path / "cups" / "model.safetensors").classes.things == (3, 4)
 
 
 @pytest.mark.parametrize(
@@ -323,3 +325,16 @@ def test_a_known_name_offline_says_where_to_put_the_file(monkeypatch):
     with pytest.raises(DownloadError) as raised:
         cupola.load("cups")
     assert str(path_of(entry_named("cups"))) in str(raised.value)
+
+
+def test_looking_at_the_list_needs_no_torch():
+    code = "import sys, cupola; cupola.list_weights(); print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_the_verb_alone_says_what_there_is(capsys):
+    assert main(["weights"]) == 2
+    text = capsys.readouterr().err
+    for verb in ("list", "get", "convert", "verify"):
+        assert f"`cupola weights {verb}`" in text

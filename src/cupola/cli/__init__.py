@@ -144,6 +144,12 @@ def _explained(verb: str, parser: Any, error: Exception) -> Exception:
         options = [option for action in parser._actions for option in action.option_strings]
         near = get_close_matches(unknown[1], options, n=1)
         message = f"there is no option {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "")
+    choice = re.search(r'key "(\w+)": Does not validate .*?Literal\[(.*?)\].* Given value: ([\w.-]+)$', message)
+    if choice:
+        known = [name.strip("' ") for name in choice[2].split(",")]
+        near = get_close_matches(choice[3], known, n=1)
+        message = f"there is no {choice[1]} `{choice[3]}`, known are {', '.join(known)}"
+        message += f"; did you mean {near[0]}?" if near else ""
     message = re.sub(
         r'Parser key "([^"]+)".*?: Expected an? <class \'(\w+)\'>\. Got value: (.*)',
         r"\1 must be of type \2, but is \3",

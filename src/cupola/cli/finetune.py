@@ -10,7 +10,7 @@ command = finetune
 def show(result: FinetuneResult) -> None:
     """Prints mean and spread of each size, and where the networks are."""
     if result.before is not None:
-        print(f"before, classes matched: PQ {100 * result.before.pq:.1f} %")
+        print(f"before: PQ {100 * result.before.pq:.1f} %")
     for images, pq in result.pq.items():
         count = sum(one.images == images for one in result.networks)
         spread = f" +- {100 * pq.deviation:.1f} over {count} subsets" if count > 1 else ""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from safetensors.torch import save as save_tensors
 
 from cupola import __version__
 from cupola.config import plain
 from cupola.errors import CheckpointError, ConfigError
-from cupola.io import atomic_path, content_hash
-from cupola.models import PanopticNetwork, load_network
-from cupola.models.checkpoint import WEIGHTS
+from cupola.io import atomic_path
+from cupola.models import PanopticNetwork
+from cupola.models.settings import TrunkSettings
+from cupola.prediction.classes import ClassSystem, class_system
+from cupola.weights.finding import find_network
 
 if TYPE_CHECKING:
     from cupola.export.comparison import Differences
@@ -39,7 +43,7 @@ class ExportedNetwork:
     differences: Differences
 
 
-def export_onnx(model: Path, *, out: Path, threshold: float = 0.5) -> ExportedNetwork:
+def export_onnx(model: str, *, out: Path, threshold: float = 0.5, names: Path | None = None) -> ExportedNetwork:
     """Writes a trained network as an ONNX file: an image in, its panoptic map out, in any runtime of ONNX.
 
     The file takes images of any size and needs neither cupola nor torch; what goes in and comes out stands in
@@ -47,26 +51,31 @@ def export_onnx(model: Path, *, out: Path, threshold: float = 0.5) -> ExportedNe
     `onnx`.
 
     Args:
-        model: directory with model.safetensors and model.json.
+        model: a network as `cupola.load` takes it: directory, published checkpoint, or name.
         out: the file, NAME.onnx.
         threshold: score from which an object counts, where the caller of the file gives none.
+        names: names of the classes: result.json of `cupola evaluate` (its matching), or YAML or JSON {id: name}.
 
     Returns:
         What was written, and how far its result is from torch's.
 
     Raises:
         ConfigError: a package is missing, or an argument is out of range.
-        CheckpointError: the directory holds no such network, it is damaged, or the file would give other results.
+        CheckpointError: there is no such network, it is damaged or of another architecture, or the file would give
+            other results.
+        DownloadError: it is not on this machine and cannot be fetched.
         DiskError: the disk is full.
     """
     _check(out, threshold)
-    network, card = load_network(model)
-    if not isinstance(network, PanopticNetwork):
-        raise CheckpointError(f"{model} is not a network of the architecture `cascade`; only these become ONNX files")
-    things, stuff = tuple(card["things"]), tuple(card["stuff"])
-    notes = _notes(network, card, things, stuff, threshold) | {"model_sha256": content_hash(model / WEIGHTS)}
+    network, card = find_network(model)
+    if not isinstance(network, PanopticNetwork) or not isinstance(network.settings.trunk, TrunkSettings):
+        raise CheckpointError(
+            f"{model} is of an architecture that cannot become an ONNX file; only Cascade Mask R-CNNs on a ResNet can"
+        )
+    classes = class_system(card, names)
+    notes = _notes(network, classes, threshold)
     with atomic_path(out) as temporary:
-        differences = _write(temporary, network, things, stuff, threshold, notes)
+        differences = _write(temporary, network, classes, threshold, notes)
         if not differences.within_bounds:
             raise CheckpointError(
                 f"the ONNX file of {model} would not give what torch does ({differences}); nothing was written: update "
@@ -88,12 +97,7 @@ def _check(out: Path, threshold: float) -> None:
 
 
 def _write(
-    path: Path,
-    network: PanopticNetwork,
-    things: tuple[int, ...],
-    stuff: tuple[int, ...],
-    threshold: float,
-    notes: dict[str, str],
+    path: Path, network: PanopticNetwork, classes: ClassSystem, threshold: float, notes: dict[str, str]
 ) -> Differences:
     """Writes the file, checks its form and compares its result with torch's."""
     import onnx
@@ -102,14 +106,14 @@ def _write(
     from cupola.export.comparison import compare, open_session
     from cupola.export.graph import build_model
 
-    onnx_ir.save(build_model(network, things, stuff, threshold, notes), path)
+    onnx_ir.save(build_model(network, classes.things, classes.stuff, threshold, notes), path)
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise CheckpointError(
             f"torch and onnxscript wrote an ONNX file that is not valid ({error}); update both"
         ) from error
-    return compare(network, open_session(path), example_image(), TEST_THRESHOLD, things, stuff)
+    return compare(network, open_session(path), example_image(), TEST_THRESHOLD, classes.things, classes.stuff)
 
 
 def example_image() -> np.ndarray:
@@ -123,17 +127,15 @@ def example_image() -> np.ndarray:
     return picture.astype(np.uint8)
 
 
-def _notes(
-    network: PanopticNetwork, card: dict[str, Any], things: tuple[int, ...], stuff: tuple[int, ...], threshold: float
-) -> dict[str, str]:
+def _notes(network: PanopticNetwork, classes: ClassSystem, threshold: float) -> dict[str, str]:
     """The file's metadata: plain text, or JSON where it is more than a word."""
-    named = card.get("class_names", {})
-    names = {str(number): named.get(str(number), f"class {number}") for number in sorted({*things, *stuff})}
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     return {
         "cupola": __version__,
-        "class_names": json.dumps(names, ensure_ascii=False),
-        "things": json.dumps(things),
-        "stuff": json.dumps(stuff),
+        "class_names": json.dumps({str(c.id): c.name for c in classes.categories()}, ensure_ascii=False),
+        "things": json.dumps(classes.things),
+        "stuff": json.dumps(classes.stuff),
         "score_threshold": f"{threshold:g}",
         "settings": json.dumps(plain(network.settings)),
+        "model_sha256": hashlib.sha256(save_tensors(weights)).hexdigest(),  # that of the model.safetensors of `train`
     }

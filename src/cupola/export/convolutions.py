@@ -13,15 +13,16 @@ import onnx_ir as ir
 import torch
 from onnxscript import OpBuilder
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cupola.models import PanopticNetwork
-from cupola.models.cascade import BoxPredictor, RoiHeads
+from cupola.models.cascade import BoxHead, BoxPredictor, RoiHeads
 from cupola.models.layers import upsample
 from cupola.models.panoptic import DIVISOR
 from cupola.models.semantic_head import STRIDE
 
 OPSET = 18
-"""Version of ONNX's operators: the first in which a scatter adds; runtimes from 2023 on read it."""
+"""Version of ONNX's operators: the first that splits into a number of parts; runtimes from 2023 on read it."""
 
 EXAMPLE_SIDE, EXAMPLE_COUNT = 4, 3
 """Height of the example image in units of `DIVISOR`, and number of regions; any above 1 do, since sizes stay open."""
@@ -49,12 +50,14 @@ class BoxStage(nn.Module):
 
     def __init__(self, heads: RoiHeads, number: int) -> None:
         super().__init__()
-        self.head = heads.box_head[number]
+        self.head: nn.Module = heads.box_head[number]
         self.predictor = heads.box_predictor[number]
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.head, BoxHead)
         assert isinstance(self.predictor, BoxPredictor)
-        hidden = self.head(pooled)
+        hidden = functional.relu(self.head.fc1(pooled.flatten(1)))  # not as the convolution that suits torch
+        hidden = functional.relu(self.head.fc2(hidden))
         return self.predictor.cls_score(hidden).softmax(1), self.predictor.bbox_pred(hidden)
 
 

@@ -11,9 +11,21 @@ from onnxscript import GraphBuilder, OpBuilder
 
 from cupola.export.convolutions import OPSET, add_box_stage, add_dense, add_mask_stage
 from cupola.export.painting import Painted, fill_stuff, paint
-from cupola.export.regions import FLOAT, INT32, INT64, clip, constant, decode, detections, has_area, pool, proposals
+from cupola.export.regions import (
+    FLOAT,
+    INT32,
+    INT64,
+    clip,
+    constant,
+    decode,
+    detections,
+    has_area,
+    hopeful,
+    pool,
+    proposals,
+)
 from cupola.models import PanopticNetwork
-from cupola.models.panoptic import DEVIATION, DIVISOR, MEAN
+from cupola.models.panoptic import DEVIATION, DIVISOR, ENLARGED, MEAN
 
 FORMAT = 10
 """Version of ONNX's file format; runtimes from 2024 on read it."""
@@ -45,10 +57,10 @@ def build_model(
     image = builder.input("image", ir.DataType.UINT8, ["height", "width", 3])
     least = builder.input("score_threshold", FLOAT, [], const_value=ir.tensor(np.float32(threshold)))
     extent = op.Shape(image, start=0, end=2)
-    photo = _photo(op, image, extent, network.settings.rows)
+    photo = enlarged(op, image, extent, network.settings.rows)
     size = op.Shape(photo, start=2, end=4)
     dense = add_dense(op, network, _padded(op, photo, size))
-    semantic = _channels(op, dense[0], size, extent, enlarged=network.settings.rows > 0)
+    semantic = _channels(op, dense[0], size, extent, rescaled=network.settings.rows > 0)
     found = _find(op, network, dense[1:], size, extent, least) if things else _nothing(op, network)
     _add_outputs(builder, network, found, semantic, extent, things, stuff)
     return finished(builder, notes)
@@ -65,17 +77,18 @@ def finished(builder: GraphBuilder, notes: dict[str, str]) -> ir.Model:
     return model
 
 
-def _photo(op: OpBuilder, image: ir.Value, extent: ir.Value, rows: int) -> ir.Value:
-    """Bytes h x w x 3 to colours in [0, 1], 1 x 3 x h x w, enlarged to at least so many rows."""
+def enlarged(op: OpBuilder, image: ir.Value, extent: ir.Value, rows: int) -> ir.Value:
+    """Bytes h x w x 3 to colours in [0, 1], 1 x 3 x h x w, enlarged as `size_to_predict` has it."""
     photo = op.Unsqueeze(op.Transpose(op.Div(op.Cast(image, to=FLOAT), 255.0), perm=[2, 0, 1]), [0])
     if not rows:
         return photo
-    height, width = op.Split(extent, num_outputs=2, _outputs=2)
-    share = op.Div(
-        op.Cast(op.Mul(width, rows), to=ir.DataType.DOUBLE), op.Cast(height, to=ir.DataType.DOUBLE)
-    )  # in double precision, as Python does it
-    wider = op.Where(op.GreaterOrEqual(height, rows), width, op.Cast(op.Round(share), to=INT64))
-    return _resized(op, photo, op.Concat(op.Max(height, rows), wider, axis=0))
+    exact = op.Cast(extent, to=ir.DataType.DOUBLE)  # as Python computes
+    height, width = op.Split(exact, num_outputs=2, _outputs=2)
+    to_area = op.Sqrt(op.Div(constant(op, ENLARGED, np.float64), op.Mul(height, width)))
+    scale = op.Min(op.Div(constant(op, rows, np.float64), height), to_area)
+    larger = op.Cast(op.Round(op.Mul(exact, scale)), to=INT64)
+    size = op.Where(op.LessOrEqual(scale, constant(op, 1, np.float64)), extent, larger)
+    return _resized(op, photo, size)
 
 
 def _resized(op: OpBuilder, maps: ir.Value, size: ir.Value) -> ir.Value:
@@ -92,10 +105,10 @@ def _padded(op: OpBuilder, photo: ir.Value, size: ir.Value) -> ir.Value:
     return op.Pad(normal, op.Concat(constant(op, [0] * 6, np.int64), missing, axis=0))
 
 
-def _channels(op: OpBuilder, logits: ir.Value, size: ir.Value, extent: ir.Value, *, enlarged: bool) -> ir.Value:
+def _channels(op: OpBuilder, logits: ir.Value, size: ir.Value, extent: ir.Value, *, rescaled: bool) -> ir.Value:
     """Semantic channel of each pixel of the image, int64 h x w."""
     cut = op.Slice(logits, [0, 0], size, [2, 3])
-    return op.Squeeze(op.ArgMax(_resized(op, cut, extent) if enlarged else cut, axis=1, keepdims=0), [0])
+    return op.Squeeze(op.ArgMax(_resized(op, cut, extent) if rescaled else cut, axis=1, keepdims=0), [0])
 
 
 def _limits(op: OpBuilder, extent: ir.Value) -> ir.Value:
@@ -113,14 +126,16 @@ def _find(
     limits = _limits(op, size)
     boxes = proposals(op, features, logits, deltas, limits, settings.rpn)
     total: ir.Value | None = None
+    stages = len(settings.box.code_weights)
     for number, weights in enumerate(settings.box.code_weights):
-        boxes = clip(op, boxes, limits) if number else boxes
+        if total is not None:
+            boxes, total = hopeful(op, clip(op, boxes, limits), total, stages - number, stages, least)
         pooled, rank = pool(op, features, boxes, settings.box.pooled, settings.pooler)
         found, moves = add_box_stage(op, heads, number, pooled)
         found = op.Gather(found, rank)
         total = found if total is None else op.Add(total, found)
         boxes = decode(op, op.Gather(moves, rank), boxes, weights)
-    mean = op.Div(total, float(len(settings.box.code_weights)))
+    mean = op.Div(total, float(stages))
     boxes, scores, classes = detections(op, boxes, mean, limits, least, settings.box)
     pooled, rank = pool(op, features, boxes, settings.mask.pooled, settings.pooler)
     grids = op.Gather(add_mask_stage(op, heads, pooled), rank)
@@ -168,7 +183,7 @@ def _add_outputs(
     pixels, objects, count = ("height", "width"), ("objects",), ("segments",)
     outputs: dict[str, tuple[ir.Value, ir.DataType, tuple[int | str, ...]]] = {
         "panoptic": (panoptic, INT32, pixels),
-        "segment_id": (op.Add(op.CumSum(op.Add(op.Mul(is_stuff, 0), 1), 0), 0), INT64, count),
+        "segment_id": (op.CumSum(op.Add(op.Mul(is_stuff, 0), 1), 0), INT64, count),
         "segment_class": (segments(thing_class, op.Gather(stuff_class, channels)), INT64, count),
         "segment_is_thing": (op.Equal(is_stuff, 0), ir.DataType.BOOL, count),
         "segment_score": (segments(found.scores, unknown), FLOAT, count),

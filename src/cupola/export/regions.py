@@ -12,6 +12,7 @@ import torch
 from onnxscript import OpBuilder
 
 from cupola.models.boxes import MAX_LOG_SCALE, CodeWeights
+from cupola.models.cascade import SLACK
 from cupola.models.fpn import LEVELS
 from cupola.models.pooler import CANONICAL_LEVEL
 from cupola.models.rpn import ANCHOR_CODE, level_anchors
@@ -164,6 +165,18 @@ def pool(
     order = op.Concat(*places, axis=0)
     rank = op.ScatterElements(order, order, op.Range(0, op.Squeeze(length(op, order), [0]), 1), axis=0)
     return op.Concat(*parts, axis=0), rank
+
+
+def hopeful(
+    op: OpBuilder, boxes: ir.Value, total: ir.Value, left: int, stages: int, score_threshold: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """Boxes and sums of their class probabilities, without those that the stages left cannot lift above the threshold.
+
+    total: n x (T + 1), the last column is background.
+    """
+    best = op.ReduceMax(op.Slice(total, [0], [-1], [1]), constant(op, [1], np.int64), keepdims=0)
+    good = op.Greater(op.Div(op.Add(best, float(left)), float(stages)), op.Sub(score_threshold, SLACK))
+    return op.Compress(boxes, good, axis=0), op.Compress(total, good, axis=0)
 
 
 def detections(

@@ -12,23 +12,17 @@ import torch
 
 from cupola.devices import pick_device
 from cupola.diagnosis import installed_versions
-from cupola.errors import CheckpointError, ConfigError, StoreError
-from cupola.finetuning.adapting import adapted, class_names, class_order, knows, untrained
+from cupola.errors import ConfigError, StoreError
+from cupola.finetuning.adapting import class_names, class_order, knows
 from cupola.finetuning.annotated import Annotated, open_annotated
 from cupola.finetuning.curve_report import write_curve_report
-from cupola.finetuning.scored import Figures, Spread, Tuned, judge, require_same_classes
+from cupola.finetuning.scored import Figures, Spread, Tuned, judge, require_comparable
+from cupola.finetuning.source import Source
 from cupola.finetuning.subsets import draw_subset, read_list
-from cupola.finetuning.task import Trainable, TruthTask, truth_data
-from cupola.io import content_hash, write_json
-from cupola.models import (
-    PRESETS,
-    NetworkSettings,
-    PanopticNetwork,
-    load_backbone_weights,
-    load_network,
-    save_network,
-)
-from cupola.models.architectures import architecture_of
+from cupola.finetuning.task import Trainable, TruthTask
+from cupola.finetuning.truth import truth_data
+from cupola.io import write_json
+from cupola.models import load_network, save_network
 from cupola.models.checkpoint import CARD
 from cupola.prediction import Predictor
 from cupola.prediction.classes import class_system
@@ -39,7 +33,6 @@ from cupola.training.loop import Plan, run_training
 from cupola.training.processes import Device, Precision, make_fabric, require_one_process
 from cupola.training.sampler import BatchSettings
 from cupola.training.state import remove_state
-from cupola.weights.finding import find_network
 
 RESULT, EVALUATION, REPORT, BEFORE = "result.json", "evaluation.json", "report.html", "before.json"
 
@@ -145,7 +138,7 @@ def finetune(
 
     Raises:
         CheckpointError: there is no usable network at `model`.
-        DataError: there is no truth, or training and validation differ in classes.
+        DataError: there is no truth, or training and validation differ in classes or are the same images.
         ConfigError: a setting is out of range, such as more images than there are.
         StoreError: `out` holds a run of other settings, images or of another network.
         TrainingError: a loss is not finite.
@@ -158,74 +151,17 @@ def finetune(
         "subsets": subsets, "subset": subset, "keys": keys, "trainable": trainable, "classes": classes,
         "layout": layout, "scale": scale, "steps": steps, "settings": settings, "seed": seed, "device": device,
     }  # fmt: skip
-    source = _Source.open(model, backbone, trainable)
+    source = Source.open(model, backbone, trainable)
     train = open_annotated(data, layout, scale, classes)
     judged = None if validate is None else open_annotated(validate, layout, scale, classes)
     if judged is not None:
-        require_same_classes(train, judged)
+        require_comparable(train, judged)
     choices = _choices(train, images, subsets, subset, keys, seed)
     claim(out, MAY_DIFFER, **arguments)
     run = _Run(out, source, train, judged, trainable, steps, settings, seed, device)
     before = run.before()
     networks = tuple(run.network(choice) for choice in choices)
     return _finish(run, networks, before)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The network to begin with. settings: of an untrained one, which has no predictor; backbone: file of weights for
-    its trunk; stamp: tells it from others."""
-
-    name: str
-    predictor: Predictor | None
-    card: Mapping[str, Any]
-    settings: NetworkSettings | None
-    backbone: Path | None
-    stamp: str
-
-    @staticmethod
-    def open(model: Path, backbone: Path | None, trainable: Trainable) -> _Source:
-        """Raises `CheckpointError` where it is no network that can be fine-tuned, `ConfigError` where the arguments
-        contradict each other."""
-        name = str(model)
-        preset = {str(known): make for known, make in PRESETS.items()}.get(name)
-        if preset is not None and not model.exists():
-            shape = preset()
-            if not isinstance(shape, NetworkSettings):
-                raise ConfigError(f"{name} is no cascade, and only a cascade can be fine-tuned")
-            if trainable == "heads":
-                raise ConfigError(
-                    f"{name} is an untrained network, in which there is nothing worth freezing; add --trainable all, "
-                    "or name a trained network"
-                )
-            stamp = "" if backbone is None else content_hash(_existing(backbone))
-            return _Source(name, None, {}, shape, backbone, f"{name} {stamp}")
-        if backbone is not None:
-            raise ConfigError(f"--backbone is for an untrained network; {name} has a trunk already")
-        network, card = find_network(model)
-        if not isinstance(network, PanopticNetwork):
-            raise CheckpointError(
-                f"{name} is of the architecture {architecture_of(network.settings)}; only a cascade can be fine-tuned"
-            )
-        predictor = Predictor(network, class_system(card), torch.device("cpu"))
-        return _Source(name, predictor, card, None, None, predictor.fingerprint())
-
-    def network(self, train: Annotated, seed: int) -> PanopticNetwork:
-        """Made ready for the classes of the truth."""
-        if self.predictor is not None:
-            assert isinstance(self.predictor.network, PanopticNetwork)
-            return adapted(self.predictor.network, self.card, train.taxonomy, seed)
-        assert self.settings is not None
-        new = untrained(self.settings, train.taxonomy, seed)
-        if self.backbone is not None:
-            load_backbone_weights(new, self.backbone)
-        return new
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; give --backbone the file of a trunk's weights (docs/weights.md)")
-    return path
 
 
 def _choices(
@@ -260,7 +196,7 @@ class _Run:
     """Everything that the networks of a run share."""
 
     out: Path
-    source: _Source
+    source: Source
     train: Annotated
     validate: Annotated | None
     trainable: Trainable

@@ -36,7 +36,7 @@ def write_curve_report(
         f" (standard deviation {_percent(best.deviation)} over the subsets)" if best.deviation else ""
     )
     lead += f", class by class on {len(validate.keys)} images." + (
-        "" if before is None else f" Before, with its classes matched to the true ones, it was {_percent(before.pq)}."
+        "" if before is None else f" The network as it came: {_percent(before.pq)}."
     )
     blocks: list[Table | Figure | Gallery] = [
         Figure("PQ against the number of annotated images", plot_curve(networks, before, pq)),
@@ -60,7 +60,7 @@ def plot_curve(
     deviations = [100 * spread.deviation for spread in pq.values()]
     axes.errorbar(sizes, means, deviations, color=COLOR, capsize=4, label="mean and standard deviation")
     if before is not None:
-        axes.axhline(100 * before.pq, color=BEFORE_COLOR, ls="--", label="before, classes matched")
+        axes.axhline(100 * before.pq, color=BEFORE_COLOR, ls="--", label="before")
     axes.set_xscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
@@ -71,12 +71,15 @@ def plot_curve(
 
 
 def _table(networks: Sequence[Tuned], before: Figures | None) -> Table:
-    rows = [["before, classes matched", *_cells(before)]] if before is not None else []
+    rows = [["before", *_cells(before)]] if before is not None else []
     for one in networks:
         name = f"{one.images} images" + ("" if one.subset is None else f", subset {one.subset}")
         if one.figures is not None:
             rows.append([name, *_cells(one.figures)])
-    note = "In percent, standard protocol. Subsets of one size have no image in common."
+    note = (
+        "In percent, standard protocol. Subsets of one size have no image in common. Before: the network as it came, "
+        "its pseudo classes matched to the true ones as in the paper; the others are not matched."
+    )
     return Table("Figures", ["", "PQ", "SQ", "RQ", "things", "stuff", "mIoU"], rows, note)
 
 

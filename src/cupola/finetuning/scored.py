@@ -88,8 +88,10 @@ def _judged(predictor: Predictor, annotated: Annotated) -> Iterator[Judged]:
             yield key, prediction.panoptic, truth, None
 
 
-def require_same_classes(train: Annotated, validate: Annotated) -> None:
-    """Raises `DataError` where the two have different classes."""
+def require_comparable(train: Annotated, validate: Annotated) -> None:
+    """Raises `DataError` where the two are the same images, or have different classes."""
+    if train.path.resolve() == validate.path.resolve():
+        raise DataError(f"{validate.path} is what the network learns from; validate on other images")
     if train.taxonomy.names != validate.taxonomy.names or train.taxonomy.is_thing != validate.taxonomy.is_thing:
         raise DataError(
             f"{validate.path} has {len(validate.taxonomy)} classes ({', '.join(validate.taxonomy.names[:3])}, ..), but "

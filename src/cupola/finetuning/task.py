@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
-from cupola.finetuning.adapting import class_order
-from cupola.finetuning.annotated import Annotated
 from cupola.models import PanopticModel, PanopticNetwork
-from cupola.progress import progress
-from cupola.training.data import CACHE_BYTES, TrainingData
+from cupola.training.data import TrainingData
 from cupola.training.sampler import Batches, BatchSettings
-from cupola.training.targets import Sample, encode_truth
 
 Trainable = Literal["heads", "all"]
 
 FROZEN = "backbone."
 """Trunk and pyramid, which stay as they are where only the heads are trained (spec-network 7)."""
-
-
-def truth_data(annotated: Annotated, keys: Sequence[str], cache_bytes: int = CACHE_BYTES) -> TrainingData:
-    """The annotated images of these keys as training data, kept in memory up to `cache_bytes`; each is read once for
-    the fingerprint. Raises what reading raises."""
-    things, stuff = class_order(annotated.taxonomy)
-    digest = hashlib.sha256(repr((annotated.taxonomy.names, things, stuff)).encode())
-    cache: dict[str, Sample] = {}
-    sizes: list[tuple[int, int]] = []
-    objects = used = 0
-
-    def read(key: str) -> Sample:
-        image, truth = annotated.read(key)
-        return Sample(image, *encode_truth(truth, things, stuff))
-
-    for key in progress(keys, "reading truth"):
-        sample = read(key)
-        checks = zlib.crc32(sample.image.tobytes()), zlib.crc32(sample.codes.tobytes()), sample.classes.tolist()
-        digest.update(f"{key} {checks}".encode())
-        sizes.append(sample.size)
-        objects += len(sample.classes)
-        used += sample.image.nbytes + sample.codes.nbytes
-        if used <= cache_bytes:
-            cache[key] = sample
-
-    def sample_of(number: int) -> Sample:
-        key = keys[number]
-        return cache[key] if key in cache else read(key)
-
-    return TrainingData(tuple(keys), tuple(sizes), (), digest.hexdigest(), objects, sample_of)
 
 
 @dataclass(frozen=True)

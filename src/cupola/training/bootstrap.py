@@ -31,7 +31,7 @@ from cupola.runs.metrics import read_metrics
 from cupola.training.augment import AugmentSettings
 from cupola.training.bootstrap_task import BootstrapTask
 from cupola.training.copy_paste import CopyPasteSettings
-from cupola.training.data import load_data, require_same_data
+from cupola.training.data import TrainingData, load_data, require_same_data
 from cupola.training.discoveries import DiscoverySettings
 from cupola.training.loop import OptimizerSettings, Plan, run_training
 from cupola.training.processes import Device, Precision, main_first, make_fabric, require_equal_shares
@@ -164,16 +164,8 @@ def train(
         CheckpointError: `backbone` is missing, damaged, unsafe or of another architecture.
         DiskError: writing failed; the state saved before is kept.
     """
-    if steps < 1:
-        raise ConfigError(f"training needs at least one step, not {steps}")
-    if time_limit is not None and not time_limit > 0:
-        raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
     shape = PRESETS[network]() if isinstance(network, str) else network
-    trunk = shape.trunk
-    if backbone is None and isinstance(trunk, VitSettings) and trunk.frozen:
-        raise ConfigError(f"the trunk {trunk.architecture} is frozen, so it needs weights: name a file as --backbone")
-    if validate_every < 1 or pictures < 0:
-        raise ConfigError(f"validate_every must be at least 1 and pictures 0, not {validate_every} and {pictures}")
+    _check(steps, time_limit, shape, backbone, validate_every, pictures)
     require_log(log)
     if backbone is not None and not (out / CARD).is_file():
         load_backbone_weights(build_network(shape, 1, 1), backbone)  # a wrong file is said before `out` is taken
@@ -207,12 +199,7 @@ def train(
     )
     task = BootstrapTask(fabric, data, batches, settings.self_labels, settings.discoveries, out)
     plan = Plan(steps, time_limit, settings.saving_share, seed, settings.optimizer, settings.accumulate)
-    observers: list[Observer] = []
-    if pictures:
-        shown = replace(batches, size=min(batches.size, SHOWN), rank=0, ranks=1)
-        observers.append(Pictures(out, make_batch(data, 0, shown), pictures))
-    if validate is not None:
-        observers.append(Monitoring(out, validate, validate_every))
+    observers = _observers(out, data, batches, pictures, validate, validate_every)
     done = run_training(fabric, model, task, out, plan, observers, log)
     facts = {
         "fingerprint": data.fingerprint,
@@ -232,6 +219,39 @@ def train(
             save_network(out, model, {"things": store.things, "stuff": store.stuff, "training": facts})
             remove_state(out)
     return _result(out, store, facts)
+
+
+def _check(
+    steps: int,
+    time_limit: float | None,
+    shape: ModelSettings,
+    backbone: Path | None,
+    validate_every: int,
+    pictures: int,
+) -> None:
+    """Raises `ConfigError` for arguments that make no sense."""
+    if steps < 1:
+        raise ConfigError(f"training needs at least one step, not {steps}")
+    if time_limit is not None and not time_limit > 0:
+        raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
+    trunk = shape.trunk
+    if backbone is None and isinstance(trunk, VitSettings) and trunk.frozen:
+        raise ConfigError(f"the trunk {trunk.architecture} is frozen, so it needs weights: name a file as --backbone")
+    if validate_every < 1 or pictures < 0:
+        raise ConfigError(f"validate_every must be at least 1 and pictures 0, not {validate_every} and {pictures}")
+
+
+def _observers(
+    out: Path, data: TrainingData, batches: BatchSettings, pictures: int, validate: Path | None, validate_every: int
+) -> list[Observer]:
+    """What watches the run: pictures of its first batch, and scores on a data set with truth."""
+    observers: list[Observer] = []
+    if pictures:
+        shown = replace(batches, size=min(batches.size, SHOWN), rank=0, ranks=1)
+        observers.append(Pictures(out, make_batch(data, 0, shown), pictures))
+    if validate is not None:
+        observers.append(Monitoring(out, validate, validate_every))
+    return observers
 
 
 def _initial(settings: ModelSettings, store: LabelStore, seed: int) -> PanopticModel:

@@ -17,7 +17,8 @@ from cupola.training.teacher_labels import TeacherLabelSettings
 
 @dataclass(frozen=True)
 class SelfTrainingSettings:
-    """How stage 3 learns; the defaults suit a small network on two cores (docs/explanation/self-training.md).
+    """How stage 3 learns; the defaults suit a small network on two cores (docs/self-training.md says
+    what each is worth).
 
     Attributes:
         batch: images a step.
@@ -33,7 +34,9 @@ class SelfTrainingSettings:
         labels: which of the teacher's predictions are learnt.
         crop: smallest and largest share of an image's sides that the student sees, drawn for every image; beyond 1 a
             margin lies around it.
-        rows: smallest and largest size of what it sees, as a share of the image's rows, drawn for every step.
+        rows: smallest and largest size of what it sees, drawn for every step, as a share of the rows at which the
+            network looks at whole images (`NetworkSettings.rows`): with the same share for crop and rows, the student
+            sees things as large as they will be in prediction.
         precision: of the student's forward pass; auto is bfloat16 on a GPU that has it and float32 else. The teacher
             always predicts in float32 (spec-network N60).
         saving_share: share of the time that may go into saving the state.
@@ -43,17 +46,17 @@ class SelfTrainingSettings:
     """
 
     batch: int = 4
-    refresh: int = 2
+    refresh: int = 4
     decay: float = 0.999
-    trained: Literal["heads", "all"] = "heads"
-    negatives: Literal["all", "ignore_aware"] = "ignore_aware"
-    views: ViewSettings = ViewSettings()  # noqa: RUF009 - frozen
-    labels: TeacherLabelSettings = TeacherLabelSettings()  # noqa: RUF009 - frozen
-    crop: tuple[float, float] = (0.625, 1.4)
-    rows: tuple[float, float] = (1.0, 1.0)
+    trained: Literal["heads", "all"] = "all"
+    negatives: Literal["all", "ignore_aware"] = "all"
+    views: ViewSettings = ViewSettings((0.8, 1.0), scores="mean")  # noqa: RUF009 - frozen
+    labels: TeacherLabelSettings = TeacherLabelSettings(0.5, 0.5)  # noqa: RUF009 - frozen
+    crop: tuple[float, float] = (0.525, 0.83)
+    rows: tuple[float, float] = (2 / 3, 2 / 3)
     precision: Precision = "auto"
     saving_share: float = 0.05
-    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=2e-4, weight_decay=0.0, warm_up=20)  # noqa: RUF009
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-3, weight_decay=0.0, warm_up=20)  # noqa: RUF009
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
 
@@ -76,7 +79,7 @@ def paper() -> SelfTrainingSettings:
         batch=64,
         refresh=1,
         decay=0.9999,
-        negatives="all",
+        trained="heads",
         views=ViewSettings((0.75, 1.0, 1.25)),
         labels=TeacherLabelSettings(),
         crop=(0.5, 1.0),
@@ -93,7 +96,7 @@ def published() -> SelfTrainingSettings:
         batch=64,
         refresh=1,
         decay=0.999,
-        negatives="all",
+        trained="heads",
         views=ViewSettings((0.5, 0.75, 1.0)),
         labels=TeacherLabelSettings(rule="published", left_over="thing"),
         crop=(0.5, 1.0),

@@ -132,7 +132,8 @@ class SelfTrainingTask:
 
     def _batch(self, samples: Sequence[Sample], step: int) -> Batch:
         names = tuple(self._frames.keys[number] for number in self.numbers(step // self._settings.refresh))
-        return student_batch(names, samples, step, self._settings, self._seed, self._places())
+        rows = self.teacher.settings.rows
+        return student_batch(names, samples, step, self._settings, self._seed, rows, self._places())
 
     @torch.no_grad()
     def after_step(self, step: int, network: PanopticModel) -> None:
@@ -191,10 +192,12 @@ def student_batch(
     step: int,
     settings: SelfTrainingSettings,
     seed: int,
+    predicted_rows: int,
     places: range | None = None,
 ) -> Batch:
     """What the student learns in a step: labelled images with objects of each other pasted (copies: N7), varied, and
-    seen in a crop. A pure function of its arguments. places: those of the batch that are wanted, by default all."""
+    seen in a crop. A pure function of its arguments. predicted_rows: `NetworkSettings.rows`; places: those of the batch
+    that are wanted, by default all."""
     places = range(len(samples)) if places is None else places
     bank = [cutout for sample in samples for cutout in cut_objects(sample, settings.copy_paste.min_side)]
     rows = _between(settings.rows, np.random.default_rng([seed, ROWS, step]))
@@ -202,8 +205,9 @@ def student_batch(
     for index, sample in zip(places, samples[places.start : places.stop], strict=True):
         rng = np.random.default_rng([seed, VIEW, step, index])
         pasted = paste_objects(sample, bank, settings.copy_paste, rng)
-        zoom = rows / _between(settings.crop, rng)
-        height, width = (max(1, round(side * rows)) for side in sample.size)
+        scale = rows * max(1.0, predicted_rows / sample.size[0])
+        zoom = scale / _between(settings.crop, rng)
+        height, width = (max(1, round(side * scale)) for side in sample.size)
         varied.append(augment(pasted, (height, width), replace(settings.augment, zoom=(zoom, zoom)), rng))
     images, targets = [to_tensor(sample.image) for sample in varied], [make_target(sample) for sample in varied]
     return Batch(keys[places.start : places.stop], images, targets, places.start)

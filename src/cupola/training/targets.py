@@ -17,15 +17,13 @@ from jaxtyping import Bool, Int16, Int64, UInt8, UInt16
 from cupola.models import IGNORE, SOME_THING, Target
 from cupola.types import VOID, PanopticMap
 
-CROWD = 0
-"""Code of a pixel of things that a label does not tell apart, as in a crowd: its semantics are learnt, and it speaks
-neither for nor against objects where the rule of negatives is aware of ignored pixels (spec-network 7 [R])."""
-
 UNMARKED = 254
 """Code of a pixel where an object may stand that no label marks: no target, and no evidence against objects."""
 
 FIRST_OBJECT = 256
-"""Code of object 0; object i has the code FIRST_OBJECT + i. Codes 1..S are stuff channels, `IGNORE` = 255 is void."""
+"""Code of object 0; object i has the code FIRST_OBJECT + i. Codes 1..S are stuff channels, `SOME_THING` = 0 are things
+that a label does not tell apart (a crowd): their semantics are learnt, and they speak against no object where the rule
+of negatives is aware of ignored pixels; `IGNORE` = 255 is void."""
 
 MAX_STUFF = UNMARKED - 1
 """Most stuff classes that the codes have room for (a store holds at most 255 classes in all)."""
@@ -39,7 +37,7 @@ MIN_VISIBLE = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its label. codes: `CROWD`, 1..S stuff channel, `UNMARKED`, `IGNORE`, or `FIRST_OBJECT` + i;
+    """An image with its label. codes: 1..S stuff channel, `SOME_THING`, `UNMARKED`, `IGNORE`, or `FIRST_OBJECT` + i;
     classes: rank among the things of each object; an object may have no pixel left."""
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -87,7 +85,7 @@ def encode_label(
     codes = table[label.classes]
     codes[(label.classes == VOID) & (semantic != VOID)] = UNMARKED
     if left_over == "thing":
-        codes[np.isin(semantic, things)] = CROWD
+        codes[np.isin(semantic, things)] = SOME_THING
 
     rank = {pseudo: number for number, pseudo in enumerate(things)}
     classes: list[int] = []
@@ -98,23 +96,6 @@ def encode_label(
         codes[mask] = FIRST_OBJECT + len(classes)
         classes.append(rank[int(np.bincount(label.classes[mask]).argmax())])
     return codes, np.array(classes, np.int64)
-
-
-def encode_truth(
-    truth: PanopticMap, things: tuple[int, ...], stuff: tuple[int, ...]
-) -> tuple[UInt16[np.ndarray, "h w"], Int64[np.ndarray, "n"]]:
-    """Codes and object classes of true annotations: what has no class is `IGNORE`, a thing without an instance `CROWD`,
-    and everything else is marked (spec-network 7 [R])."""
-    table = np.full(max((*things, *stuff)) + 2, IGNORE, np.uint16)  # one entry more, so that VOID = -1 finds IGNORE
-    table[list(stuff)] = 1 + np.arange(len(stuff), dtype=np.uint16)
-    table[list(things)] = CROWD
-    codes: UInt16[np.ndarray, "h w"] = table[truth.classes]
-    is_object = (codes == CROWD) & (truth.instances > 0)
-    instances, first, inverse = np.unique(truth.instances[is_object], return_index=True, return_inverse=True)
-    codes[is_object] = (FIRST_OBJECT + inverse).astype(np.uint16)
-    rank = {label: number for number, label in enumerate(things)}
-    labels = truth.classes[is_object][first].tolist()
-    return codes, np.array([rank[label] for label in labels], np.int64).reshape(len(instances))
 
 
 def hide_remnants(
@@ -147,7 +128,7 @@ def make_target(sample: Sample) -> Target:
         masks=torch.from_numpy(masks),
         boxes=torch.from_numpy(boxes),
         classes=torch.from_numpy(sample.classes[visible]),
-        ignore=(codes == UNMARKED) | (codes == CROWD),
+        ignore=codes == UNMARKED,
     )
 
 

@@ -14,9 +14,6 @@ from cupola.errors import ConfigError
 from cupola.models import IGNORE, SOME_THING, NetworkPrediction
 from cupola.training.targets import FIRST_OBJECT, UNMARKED, Sample, hide_remnants
 
-LEFT_OVER_THING = 0
-"""Code of a thing pixel without an object that counts as thing in the semantics, and as background for objects."""
-
 
 @dataclass(frozen=True)
 class TeacherLabelSettings:
@@ -30,8 +27,8 @@ class TeacherLabelSettings:
             (zeta of the paper; the published code: 0.5).
         rule: `paper` = the most probable class, if it reaches its threshold; `published` = the most probable of the
             classes that exceed their threshold, so that a weak class may take a pixel from a strong one (N15).
-        left_over: thing pixels without an object are to be ignored, objects included (N29), or to be `thing` in the
-            semantics and background for objects, as published (N28).
+        left_over: thing pixels without an object are to be ignored in the semantics too (N29), or to be learnt as
+            `thing` there, as published (N28). Whether they speak against objects is the rule of negatives' business.
     """
 
     score: float = 0.7
@@ -82,7 +79,7 @@ def teacher_sample(
     thing_like = codes == SOME_THING
     if settings.left_over == "ignore":
         thing_like |= (prediction.semantic.argmax(0) == SOME_THING).cpu().numpy()
-    codes[thing_like] = UNMARKED if settings.left_over == "ignore" else LEFT_OVER_THING
+    codes[thing_like] = UNMARKED if settings.left_over == "ignore" else SOME_THING
     panoptic = prediction.panoptic.cpu().numpy()
     classes: list[int] = []
     areas: list[int] = []

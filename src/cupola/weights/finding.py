@@ -8,7 +8,7 @@ from typing import Any
 
 from cupola.errors import CheckpointError, DownloadError
 from cupola.models import PanopticModel, load_network
-from cupola.models.checkpoint import CARD
+from cupola.models.checkpoint import CARD, WEIGHTS
 from cupola.models.hub import PretrainedNetwork
 from cupola.models.published import read_published
 from cupola.weights.cache import cache_folder, path_of, read_record
@@ -34,6 +34,8 @@ def find_network(name: str | Path) -> tuple[PanopticModel, dict[str, Any]]:
     text = path.as_posix()
     if path.is_dir():
         return load_network(path)
+    if path.name == WEIGHTS and (path.parent / CARD).is_file():
+        return load_network(path.parent)
     if path.is_file():
         published = read_published(path)
         return published.network, published.card

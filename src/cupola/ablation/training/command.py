@@ -39,8 +39,8 @@ class Size:
 
 
 SIZES = {
-    "small": Size(Streets(100, 30, 3, 192, 384), "small", 900, 200),
-    "tiny": Size(Streets(4, 2, 3, 96, 192), "tiny", 12, 4),
+    "small": Size(Streets(250, 200, 30, 3, 192, 384), "small", 900, 400),
+    "tiny": Size(Streets(4, 8, 2, 3, 96, 192), "tiny", 12, 4),
 }
 """`small` takes an hour of two cores for three seeds: the streets of the demo, half of its training; `tiny` only shows
 that every part runs."""
@@ -86,7 +86,7 @@ def ablate_training(
     numbers = range(seed, seed + seeds)
     for number in progress(numbers, "streets and labels"):
         render_streets(out / f"seed-{number}", recipe.streets, number, workers)
-        label_streets(out / f"seed-{number}", number, workers)
+        label_streets(out / f"seed-{number}", recipe.streets, number, workers)
     rows = training_rows(recipe.network)
     first = [(row, number) for number in numbers for row in rows if row.settings is not None]
     second = [(row, number) for number in numbers for row in rows if row.settings is None]
