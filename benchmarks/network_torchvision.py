@@ -15,14 +15,16 @@ compiled backbone, and tells images a second.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -124,10 +126,11 @@ def predictions(options: argparse.Namespace, only: str | None = None) -> dict[st
     if only != "torchvision":
         network, count = our_network(images[0])
         print(f"cupola finds {count} objects in the first image")
-        full = fused(network)
-        half = fused(network, torch.bfloat16) if only != "cupola" else full
+        full = fused(network) if only != "cupola bfloat16" else None
+        half = fused(network, torch.bfloat16) if only != "cupola" else None
 
-        def ours(network: PanopticNetwork, precision: torch.dtype) -> None:
+        def ours(network: PanopticNetwork | None, precision: torch.dtype) -> None:
+            assert network is not None
             with torch.autocast(device, precision, enabled=precision != torch.float32):
                 network.predict(images, score_threshold=SCORE)
 
@@ -137,6 +140,7 @@ def predictions(options: argparse.Namespace, only: str | None = None) -> dict[st
             compiled = fused(network, torch.bfloat16)
             compiled.backbone.compile(dynamic=False)
             programs["cupola compiled"] = lambda: ours(compiled, torch.bfloat16)
+        del network  # as after loading: the fused copy alone stays
     if only in (None, "torchvision"):
         theirs, count = their_network(images[0])
         print(f"torchvision finds {count} objects in the first image")
@@ -230,14 +234,24 @@ def show(seconds: dict[str, list[tuple[float, float]]], images: int) -> None:
         )
 
 
+def resident(field: str) -> float:
+    """Memory of this process [MiB]: `VmRSS` = now, `VmHWM` = the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
 def peak(options: argparse.Namespace) -> float:
-    """Peak memory [MiB] of one program in this process, beyond the imports."""
+    """Peak memory [MiB] of one program in this process (Linux): its weights and two calls, without the imports and
+    without what making the weights took."""
     make = predictions if options.what == "inference" else steps
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS")
     (program,) = make(options, options.only).values()
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     for _ in range(2):
         program()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident("VmHWM") - before
 
 
 def memory(threads: int) -> None:

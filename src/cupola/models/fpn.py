@@ -49,7 +49,7 @@ class FeaturePyramid(nn.Module):
         pyramid = []
         for level, features in reversed(list(zip(LEVELS, trunk, strict=True))):
             lateral = self.get_submodule(f"fpn_lateral{level}")(features)
-            merged = lateral if merged is None else lateral + functional.interpolate(merged, scale_factor=2.0)
+            merged = lateral if merged is None else lateral.add_(functional.interpolate(merged, scale_factor=2.0))
             pyramid.append(self.get_submodule(f"fpn_output{level}")(merged))
         pyramid.reverse()
         if self.with_p6:
