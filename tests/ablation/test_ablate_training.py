@@ -14,7 +14,7 @@ from cupola.errors import ConfigError, StoreError
 from cupola.experiment import Streets
 from cupola.models import load_network
 
-SMALLEST = command.Size(Streets(4, 6, 1, 3, 96, 192), "tiny", 3, 2)
+SMALLEST = command.Size(Streets(4, 4, 1, 2, 96, 192), "tiny", 3, 2)
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,7 @@ def make_target(sample: Sample) -> Target:
         masks=torch.from_numpy(masks),
         boxes=torch.from_numpy(boxes),
         classes=torch.from_numpy(sample.classes[visible]),
-        ignore=codes == UNMARKED,
+        ignore=(codes == UNMARKED) | (codes == SOME_THING),
     )
 
 
