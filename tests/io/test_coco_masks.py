@@ -86,8 +86,10 @@ def test_packed_nonsense(packed, sentence):
 
 @given(st.text(alphabet=[chr(c) for c in range(40, 120)], max_size=40))
 def test_any_text_gives_numbers_or_one_error(packed):
+    mask = np.zeros((3, 5), bool)
     with contextlib.suppress(ValueError):
-        runs_to_mask(unpack_runs(packed), (3, 5))
+        mask = runs_to_mask(unpack_runs(packed), (3, 5))
+    assert (mask.shape, mask.dtype) == ((3, 5), bool)
 
 
 @pytest.mark.parametrize("runs", [[14], [16], [10, -5, 10], []])

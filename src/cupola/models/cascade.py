@@ -55,8 +55,8 @@ class Regions:
 class BoxHead(nn.Module):
     """Pooled features, `inputs` x `size` x `size`, flattened as (channel, y, x), through two linear layers.
 
-    On a CPU the first is computed as the convolution that it is: that reads the features in the layout they have, and
-    outside Intel's machines it is faster than a matrix product (benchmarks/network.py).
+    In a copy for prediction on a CPU (`cupola.models.fusion`) the first is the convolution that it amounts to: that
+    reads the features in the layout they have, and rounds otherwise.
     """
 
     def __init__(self, inputs: int, size: int, channels: int) -> None:
@@ -69,10 +69,10 @@ class BoxHead(nn.Module):
             zero_bias(layer)
 
     def forward(self, pooled: Float[Tensor, "n c s s"]) -> Float[Tensor, "n k"]:
-        if pooled.device.type == "cpu" and len(pooled):
-            hidden = functional.conv2d(pooled, self.kernel(), self.fc1.bias).flatten(1)
+        if self.fc1.weight.dim() == 4 and len(pooled):  # of a copy for prediction, see `cupola.models.fusion`
+            hidden = functional.conv2d(pooled, self.fc1.weight, self.fc1.bias).flatten(1)
         else:
-            hidden = self.fc1(pooled.flatten(1))
+            hidden = functional.linear(pooled.flatten(1), self.fc1.weight.flatten(1), self.fc1.bias)
         return functional.relu_(self.fc2(functional.relu_(hidden)))
 
     def kernel(self) -> Float[Tensor, "k c s s"]:
