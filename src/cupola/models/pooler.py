@@ -21,6 +21,10 @@ CANONICAL_LEVEL = 4
 VECTOR = 16
 """Channels that one vector instruction takes at most."""
 
+WORTH_A_THREAD = 2**21
+"""Pooled values that a thread must have to do for another to pay: waking one costs milliseconds while torch's own
+threads, which wait for their next work without sleeping, hold the cores (benchmarks/network.py)."""
+
 
 def box_levels(boxes: Float[Tensor, "n 4"], canonical_size: float) -> Int64[Tensor, "n"]:
     """Pyramid level (2..5) of each box: floor(4 + log2(sqrt(area) / canonical size)), clamped (spec-network 1.6)."""
@@ -109,7 +113,10 @@ class _PoolByPlaces(torch.autograd.Function):
 def _pool_level(feature: Tensor, boxes: Any, image: Any, chosen: Any, bins: int, ratio: int, out: Any) -> None:
     """Fills the rows `chosen` of out, n x bins x bins x channels, from one level."""
     (places,) = _arrays(feature.permute(0, 2, 3, 1))
-    _share(len(chosen), 1, lambda first, last: pool_boxes(places, boxes, image, chosen, bins, ratio, first, last, out))
+    values = bins * bins * feature.shape[1]
+    _share(
+        len(chosen), 1, values, lambda first, last: pool_boxes(places, boxes, image, chosen, bins, ratio, first, last, out)
+    )
 
 
 def _spread_level(wanted: Any, boxes: Any, image: Any, chosen: Any, ratio: int, shape: torch.Size) -> Tensor:
@@ -118,7 +125,10 @@ def _spread_level(wanted: Any, boxes: Any, image: Any, chosen: Any, ratio: int, 
     result = torch.zeros(batch, height, width, channels)
     bins, out = wanted.shape[1], result.numpy()
     _share(
-        channels, VECTOR, lambda first, last: spread_boxes(wanted, boxes, image, chosen, bins, ratio, first, last, out)
+        channels,
+        VECTOR,
+        len(chosen) * bins * bins,
+        lambda first, last: spread_boxes(wanted, boxes, image, chosen, bins, ratio, first, last, out),
     )
     return result.permute(0, 3, 1, 2)
 
@@ -131,9 +141,10 @@ def _arrays(*tensors: Tensor) -> list[Any]:
     return [tensor.contiguous().numpy() for tensor in tensors]
 
 
-def _share(count: int, unit: int, work: Callable[[int, int], None]) -> None:
-    """Calls work(first, last) for the parts of range(count), multiples of `unit` long, on as many threads as torch."""
-    threads = max(1, min(torch.get_num_threads(), count // unit))
+def _share(count: int, unit: int, values: int, work: Callable[[int, int], None]) -> None:
+    """Calls work(first, last) for the parts of range(count), multiples of `unit` long, on as many threads as torch, or
+    fewer where it is little work. values: that each number of the range stands for."""
+    threads = max(1, min(torch.get_num_threads(), count // unit, count * values // WORTH_A_THREAD))
     size = -(-count // (threads * unit)) * unit
     parts = [(first, min(first + size, count)) for first in range(0, count, size)] if count else []
     if len(parts) < 2:

@@ -133,7 +133,7 @@ def make_batch(data: TrainingData, step: int, settings: BatchSettings, bank: Seq
 
 def to_tensor(image: np.ndarray) -> Float[Tensor, "3 h w"]:
     """An RGB image H x W x 3 of 8 bits as the network takes it: channels first, in [0, 1]."""
-    return torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
+    return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / np.float32(255))
 
 
 def network_generator(seed: int, step: int, first: int = 0) -> torch.Generator:

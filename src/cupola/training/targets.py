@@ -115,20 +115,20 @@ def hide_remnants(
 
 def make_target(sample: Sample) -> Target:
     """The tensors of a sample, objects without a pixel left out; boxes are half-open: x1 = last column + 1 (N4)."""
-    codes = torch.from_numpy(sample.codes.astype(np.int64))
+    codes = sample.codes.astype(np.int64)
     visible = np.flatnonzero(sample.areas())
     masks = np.zeros((len(visible), *sample.size), bool)
     boxes = np.zeros((len(visible), 4), np.float32)
     for row, index in enumerate(visible):
         masks[row] = sample.codes == FIRST_OBJECT + index
         boxes[row] = box_of_mask(masks[row])
-    semantic = torch.where(codes >= FIRST_OBJECT, SOME_THING, torch.where(codes == UNMARKED, IGNORE, codes))
+    semantic = np.where(codes >= FIRST_OBJECT, SOME_THING, np.where(codes == UNMARKED, IGNORE, codes))
     return Target(
-        semantic=semantic,
+        semantic=torch.from_numpy(semantic),
         masks=torch.from_numpy(masks),
         boxes=torch.from_numpy(boxes),
         classes=torch.from_numpy(sample.classes[visible]),
-        ignore=(codes == UNMARKED) | (codes == SOME_THING),
+        ignore=torch.from_numpy((codes == UNMARKED) | (codes == SOME_THING)),
     )
 
 
