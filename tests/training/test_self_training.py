@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,12 +26,19 @@ from cupola.runs.metrics import read_metrics
 from cupola.training import SelfTrainingSettings, TeacherLabelSettings, self_train
 from cupola.training.frames import open_frames
 from cupola.training.self_training_settings import PRESETS
-from cupola.training.self_training_task import SelfTrainingTask, follow, student_batch, trained_parameters
+from cupola.training.self_training_task import (
+    SelfTrainingTask,
+    follow,
+    images_of_step,
+    student_batch,
+    trained_parameters,
+)
 from cupola.training.state import STATE
 
 SETTINGS = SelfTrainingSettings(
     batch=2,
-    refresh=2,
+    batches=2,
+    uses=2,
     decay=0.9,
     trained="heads",
     saving_share=1e9,
@@ -179,10 +187,12 @@ def test_reading_ahead_changes_nothing(root):
     frames = open_frames(root / "labels")
     task = SelfTrainingTask(decided(), frames, SETTINGS, 7, "")
     with task.batches() as batches:
-        for step in range(4):
+        for step in range(SETTINGS.block + 2):
             task.before_step(step, 0.0, task.teacher)
             batch = batches.get(step)
-            numbers = task.numbers(step // SETTINGS.refresh)
+            block, place = divmod(step, SETTINGS.block)
+            pool = task.numbers(block)
+            numbers = [pool[number] for number in images_of_step(SETTINGS, block, place, 7)]
             labels = task.label([frames.read(number) for number in numbers])
             names = tuple(frames.keys[number] for number in numbers)
             wanted = student_batch(names, labels, step, SETTINGS, 7, 0)
@@ -192,6 +202,16 @@ def test_reading_ahead_changes_nothing(root):
             for found, expected in zip(batch.targets, wanted.targets, strict=True):
                 assert torch.equal(found.semantic, expected.semantic)
                 assert torch.equal(found.masks, expected.masks)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 9))
+def test_a_block_uses_every_image_as_often(batch, parts, uses, seed):
+    settings = replace(SETTINGS, batch=batch, batches=parts, uses=uses)
+    steps = [images_of_step(settings, 3, place, seed) for place in range(settings.block)]
+    assert all(len(step) == batch for step in steps)
+    for use in range(uses):
+        once = [number for step in steps[use * parts : (use + 1) * parts] for number in step]
+        assert sorted(once) == list(range(settings.pool))
 
 
 def test_pasting_leaves_the_labels_alone(root):
@@ -272,7 +292,7 @@ def test_wrong_inputs(root, whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch": 0}, {"refresh": 0}, {"decay": 1.5}, {"crop": (0.0, 1.0)}, {"rows": (1.0, 0.5)}]
+    "wrong", [{"batch": 0}, {"uses": 0}, {"batches": 0}, {"decay": 1.5}, {"crop": (0.0, 1.0)}, {"rows": (1.0, 0.5)}]
 )
 def test_impossible_settings(wrong):
     with pytest.raises(ConfigError):
@@ -293,7 +313,7 @@ def test_command_line(root, tmp_path, capsys):
     words += ["--preset", "published", "--settings.batch", "1", "--settings.decay", "0.5", "--steps", "1"]
     assert main(words) == 0
     text = capsys.readouterr().out
-    assert "1 steps in 0.0 min on 5 images without labels" in text
+    assert re.search(r"1 steps in \d+\.\d min on 5 images without labels", text)
     assert "decay: 0.5" in (tmp_path / "net" / "config.yaml").read_text()
     assert "rule: published" in (tmp_path / "net" / "config.yaml").read_text()
     assert main([*words[:-6], "--preset", "no"]) == 2

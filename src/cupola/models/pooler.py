@@ -113,9 +113,11 @@ class _PoolByPlaces(torch.autograd.Function):
 def _pool_level(feature: Tensor, boxes: Any, image: Any, chosen: Any, bins: int, ratio: int, out: Any) -> None:
     """Fills the rows `chosen` of out, n x bins x bins x channels, from one level."""
     (places,) = _arrays(feature.permute(0, 2, 3, 1))
-    values = bins * bins * feature.shape[1]
     _share(
-        len(chosen), 1, values, lambda first, last: pool_boxes(places, boxes, image, chosen, bins, ratio, first, last, out)
+        len(chosen),
+        1,
+        bins * bins * feature.shape[1],
+        lambda first, last: pool_boxes(places, boxes, image, chosen, bins, ratio, first, last, out),
     )
 
 

@@ -22,8 +22,10 @@ class SelfTrainingSettings:
 
     Attributes:
         batch: images a step.
-        refresh: steps that learn from the same images and labels, each in views of its own; with 1 the teacher labels
-            new images for every step, as in the paper, which is most of a step's time.
+        batches: the teacher labels the images of that many batches at a time.
+        uses: how often the student learns from each of them, in other views and company each time, before the next are
+            labelled. With one batch and one use the teacher labels new images for every step, as in the paper, which
+            is most of a step's time.
         decay: share of the teacher that stays in a step; the rest comes from the student (paper: 0.9999, published
             code: 0.999).
         trained: `heads` = the parameters with `head` and without `norm` in their names, as the published code has it
@@ -46,7 +48,8 @@ class SelfTrainingSettings:
     """
 
     batch: int = 4
-    refresh: int = 4
+    batches: int = 4
+    uses: int = 8
     decay: float = 0.999
     trained: Literal["heads", "all"] = "all"
     negatives: Literal["all", "ignore_aware"] = "all"
@@ -60,9 +63,20 @@ class SelfTrainingSettings:
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
 
+    @property
+    def pool(self) -> int:
+        """Images that the teacher labels at a time."""
+        return self.batch * self.batches
+
+    @property
+    def block(self) -> int:
+        """Steps that learn from the same labels."""
+        return self.batches * self.uses
+
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.refresh < 1:
-            raise ConfigError(f"batch and refresh must be at least 1, but are {self.batch} and {self.refresh}")
+        for name in ("batch", "batches", "uses"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, but is {getattr(self, name)}")
         if not 0 <= self.decay <= 1:
             raise ConfigError(f"decay must be 0..1, but is {self.decay}")
         for name in ("crop", "rows"):
@@ -77,7 +91,8 @@ def paper() -> SelfTrainingSettings:
     """Stage 3 as the paper has it, and where it gives no value, the published code's (spec-network 8.1, 9.1)."""
     return SelfTrainingSettings(
         batch=64,
-        refresh=1,
+        batches=1,
+        uses=1,
         decay=0.9999,
         trained="heads",
         views=ViewSettings((0.75, 1.0, 1.25)),
@@ -94,7 +109,8 @@ def published() -> SelfTrainingSettings:
     """Stage 3 as the published code runs it (spec-network 3), its defects N7 and N17 mended."""
     return SelfTrainingSettings(
         batch=64,
-        refresh=1,
+        batches=1,
+        uses=1,
         decay=0.999,
         trained="heads",
         views=ViewSettings((0.5, 0.75, 1.0)),

@@ -20,23 +20,24 @@ from cupola.training.augment import augment
 from cupola.training.copy_paste import cut_objects, paste_objects
 from cupola.training.frames import Frames
 from cupola.training.processes import gathered
-from cupola.training.sampler import VIEW, Batch, frames_of_step, to_tensor
+from cupola.training.sampler import AHEAD, VIEW, Batch, frames_of_step, to_tensor
 from cupola.training.self_training_settings import SelfTrainingSettings
 from cupola.training.targets import Sample, make_target
 from cupola.training.teacher_labels import teacher_sample
 
-ROWS = 3
-"""What a stream of random numbers is for, beside those of `sampler`: the size of a step's images."""
+ROWS, USE = 3, 6
+"""What a stream of random numbers is for, beside those of `sampler`: the size of a step's images, the order in which
+the images of a pool are used."""
 
 TEACHER, CODES, CLASSES = "teacher/", "codes/", "classes/"
-"""Beginnings of the names of a state's tensors: weights of the teacher, labels of each image of the block."""
+"""Beginnings of the names of a state's tensors: weights of the teacher, labels of each image of the pool."""
 
 
 class SelfTrainingTask:
     """Stage 3 as a `cupola.training.loop.Task`.
 
-    A block is `refresh` steps that share their images. The teacher labels these, whole and as they are, before the
-    first of the steps, and then stays what the student's steps make of it; each step pastes and varies them anew.
+    A block is the steps that share a pool of images. The teacher labels these, whole and as they are, before the first
+    of the steps, and then stays what the student's steps make of it; each step pastes and varies its share anew.
     """
 
     def __init__(
@@ -53,10 +54,10 @@ class SelfTrainingTask:
         self._fabric = fabric
         self.teacher = teacher.eval().requires_grad_(False)
         self._frames, self._settings, self._seed, self.fingerprint = frames, settings, seed, name
-        self._block: list[Sample] = []
+        self._pool: list[Sample] = []
         self._images: dict[int, Future[list[UInt8[np.ndarray, "_h _w 3"]]]] = {}
         self._waiting: dict[int, Future[Batch]] = {}
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="self-training")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="self-training")
 
     def parameters(self, network: PanopticModel) -> Iterable[tuple[str, nn.Parameter]]:
         """Those of `SelfTrainingSettings.trained`."""
@@ -72,31 +73,28 @@ class SelfTrainingTask:
         try:
             yield self
         finally:
-            self._pool.shutdown(cancel_futures=True)
+            self._thread.shutdown(cancel_futures=True)
 
     def numbers(self, block: int) -> list[int]:
-        """Numbers of a block's images: every image once, in random order, before any comes again."""
-        return frames_of_step(len(self._frames), self._settings.batch, block, self._seed)
+        """Numbers of the images of a block's pool: every image once, in random order, before any comes again."""
+        return frames_of_step(len(self._frames), self._settings.pool, block, self._seed)
 
     def before_step(self, step: int, share: float, network: PanopticModel) -> None:
-        """Labels the images of the block that begins, with the teacher as it is after the step before."""
-        block, place = divmod(step, self._settings.refresh)
+        """Labels the pool of the block that begins, with the teacher as it is after the step before."""
+        block, place = divmod(step, self._settings.block)
         if place == 0:
             images = self._read_ahead(block).result()
             self._read_ahead(block + 1)
-            self._block = self._labelled_together(images)
-        elif not self._waiting:  # went on inside a block
+            self._pool = self._labelled_together(images)
+        elif not self._images:  # went on inside a block
             images = self._read_ahead(block).result()
-            self._block = [replace(label, image=image) for label, image in zip(self._block, images, strict=True)]
-        if not self._waiting:
-            last = (block + 1) * self._settings.refresh
-            self._waiting = {
-                number: self._pool.submit(self._batch, self._block, number) for number in range(step, last)
-            }
+            self._read_ahead(block + 1)
+            self._pool = [replace(label, image=image) for label, image in zip(self._pool, images, strict=True)]
 
     def _read_ahead(self, block: int) -> Future[list[UInt8[np.ndarray, "_h _w 3"]]]:
         if block not in self._images:
-            self._images = {block: self._pool.submit(lambda: [self._frames.read(n) for n in self.numbers(block)])}
+            numbers = self.numbers(block)
+            self._images = {block: self._thread.submit(lambda: [self._frames.read(number) for number in numbers])}
         return self._images[block]
 
     def label(self, images: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> list[Sample]:
@@ -112,28 +110,36 @@ class SelfTrainingTask:
         return [teacher_sample(image, found, labels) for image, found in zip(images, predictions, strict=True)]
 
     def _labelled_together(self, images: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> list[Sample]:
-        """The labels of a block, each process labelling its share."""
+        """The labels of a pool, each process labelling its share."""
         if self._fabric is None or self._fabric.world_size == 1:
             return self.label(images)
-        places = self._places()
-        mine = [(sample.codes, sample.classes) for sample in self.label(images[places.start : places.stop])]
+        share = self._share(len(images))
+        mine = [(sample.codes, sample.classes) for sample in self.label(images[share.start : share.stop])]
         labels = [label for part in gathered(self._fabric, mine) for label in part]
         return [Sample(image, *label) for image, label in zip(images, labels, strict=True)]
 
-    def _places(self) -> range:
-        """Places in a batch of the images of this process."""
+    def _share(self, count: int) -> range:
+        """Which of `count` images are those of this process."""
         rank, ranks = (0, 1) if self._fabric is None else (self._fabric.global_rank, self._fabric.world_size)
-        own = self._settings.batch // ranks
-        return range(rank * own, (rank + 1) * own)
+        return range(rank * (count // ranks), (rank + 1) * (count // ranks))
 
     def get(self, step: int) -> Batch:
-        """The batch of a step of the block that `before_step` began."""
+        """The batch of a step; those of the next steps of its block are begun."""
+        end = (step // self._settings.block + 1) * self._settings.block
+        for number in range(step, min(step + AHEAD + 1, end)):
+            if number not in self._waiting:
+                self._waiting[number] = self._thread.submit(self._batch, self._pool, number)
         return self._waiting.pop(step).result()
 
-    def _batch(self, samples: Sequence[Sample], step: int) -> Batch:
-        names = tuple(self._frames.keys[number] for number in self.numbers(step // self._settings.refresh))
-        rows = self.teacher.settings.rows
-        return student_batch(names, samples, step, self._settings, self._seed, rows, self._places())
+    def _batch(self, pool: Sequence[Sample], step: int) -> Batch:
+        settings = self._settings
+        block, place = divmod(step, settings.block)
+        chosen = images_of_step(settings, block, place, self._seed)
+        numbers = self.numbers(block)
+        keys, samples = tuple(self._frames.keys[numbers[n]] for n in chosen), [pool[n] for n in chosen]
+        return student_batch(
+            keys, samples, step, settings, self._seed, self.teacher.settings.rows, self._share(len(chosen))
+        )
 
     @torch.no_grad()
     def after_step(self, step: int, network: PanopticModel) -> None:
@@ -141,10 +147,10 @@ class SelfTrainingTask:
         follow(self.teacher, network, self._settings.decay)
 
     def state(self) -> Mapping[str, Tensor]:
-        """The teacher, and the labels of the block where its steps may not be over."""
+        """The teacher, and the labels of the pool where its block may not be over."""
         state = {TEACHER + name: tensor for name, tensor in self.teacher.state_dict().items()}
-        if self._settings.refresh > 1:
-            for number, sample in enumerate(self._block):
+        if self._settings.block > 1:
+            for number, sample in enumerate(self._pool):
                 state[f"{CODES}{number}"] = torch.from_numpy(sample.codes.astype(np.int32))
                 state[f"{CLASSES}{number}"] = torch.from_numpy(sample.classes)
         return state
@@ -155,7 +161,7 @@ class SelfTrainingTask:
         try:
             self.teacher.load_state_dict(weights)
             count = sum(name.startswith(CODES) for name in state)
-            self._block = [_label(state[f"{CODES}{n}"], state[f"{CLASSES}{n}"]) for n in range(count)]
+            self._pool = [_label(state[f"{CODES}{n}"], state[f"{CLASSES}{n}"]) for n in range(count)]
         except (RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise StoreError(
@@ -184,6 +190,14 @@ def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
         weight.lerp_(toward, 1 - decay)
     for constant, given in zip(teacher.buffers(), student.buffers(), strict=True):
         constant.copy_(given)
+
+
+def images_of_step(settings: SelfTrainingSettings, block: int, place: int, seed: int) -> list[int]:
+    """Which images of its pool a step learns from, the step at `place` in its block: all of them in a random order,
+    then again in another, `uses` times."""
+    use, part = divmod(place, settings.batches)
+    order = np.random.default_rng([seed, USE, block, use]).permutation(settings.pool)
+    return [int(number) for number in order[part * settings.batch : (part + 1) * settings.batch]]
 
 
 def student_batch(
