@@ -48,7 +48,7 @@ class DemoSize:
 
 SIZES = {
     "small": DemoSize(
-        Streets(sequences=250, labelled=200, held_out=30, frames=3, height=192, width=384), "small", 1500, 430
+        Streets(sequences=250, labelled=200, held_out=30, frames=3, height=192, width=384), "small", 1500, 600
     ),
     "tiny": DemoSize(Streets(sequences=12, labelled=24, held_out=3, frames=3, height=128, width=256), "tiny", 100, 8),
 }
@@ -63,7 +63,7 @@ depend on its speed; one that needs less than nine tenths of the time left for t
 AFTER_TRAINING = 0.15
 """Judging and the report take about this share of rendering and labelling."""
 
-BOOTSTRAP_SHARE = 0.75
+BOOTSTRAP_SHARE = 0.6
 """Share of the time for training that stage 2 may take."""
 
 

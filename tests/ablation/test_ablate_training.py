@@ -33,7 +33,7 @@ def test_every_row_adds_one_thing_to_a_row_before_it():
         assert row.before is None or names.index(row.before) < number
         if row.before is not None and row.settings is not None:
             before = rows[names.index(row.before)]
-            assert (row.network != before.network) != (row.settings != before.settings)
+            assert (row.network != before.network) + (row.settings != before.settings) + row.longer == 1
 
 
 def test_rows_are_trained_as_they_say(ablation):
@@ -44,7 +44,8 @@ def test_rows_are_trained_as_they_say(ablation):
             assert facts["steps"] == SMALLEST.self_training
         else:
             assert network.settings == one.row.network
-            assert (facts["steps"], facts["seed"]) == (SMALLEST.steps, 1)
+            steps = SMALLEST.steps + SMALLEST.self_training * one.row.longer
+            assert (facts["steps"], facts["seed"]) == (steps, 1)
 
 
 def test_the_table_tells_every_row_and_seed(ablation):
@@ -53,8 +54,9 @@ def test_the_table_tells_every_row_and_seed(ablation):
     assert all(len(values) == 2 for row in content["rows"] for values in row["figures"].values())
     table = ablation.table()
     assert all(one.row.name in table for one in ablation.rows)
-    gain = ablation.rows[-1].gains("pq")
-    assert gain == pytest.approx(ablation.rows[-1].values("pq") - ablation.rows[-2].values("pq"))
+    values = {one.row.name: one.values("pq") for one in ablation.rows}
+    for one in ablation.rows[1:]:
+        assert one.gains("pq") == pytest.approx(values[one.row.name] - values[one.row.before])
     assert (ablation.out / "report.html").read_text().count("<img") > len(ablation.rows)
 
 

@@ -38,7 +38,8 @@ class SelfTrainingSettings:
             margin lies around it.
         rows: smallest and largest size of what it sees, drawn for every step, as a share of the rows at which the
             network looks at whole images (`NetworkSettings.rows`): with the same share for crop and rows, the student
-            sees things as large as they will be in prediction.
+            sees things as large as they will be in prediction. It should often see nearly all of an image: what is
+            sidewalk and what is road it otherwise forgets to tell from where things are.
         precision: of the student's forward pass; auto is bfloat16 on a GPU that has it and float32 else. The teacher
             always predicts in float32 (spec-network N60).
         saving_share: share of the time that may go into saving the state.
@@ -50,13 +51,13 @@ class SelfTrainingSettings:
     batch: int = 4
     batches: int = 4
     uses: int = 8
-    decay: float = 0.999
+    decay: float = 0.9995
     trained: Literal["heads", "all"] = "all"
     negatives: Literal["all", "ignore_aware"] = "all"
     views: ViewSettings = ViewSettings((0.8, 1.0), scores="mean")  # noqa: RUF009 - frozen
     labels: TeacherLabelSettings = TeacherLabelSettings(0.5, 0.5)  # noqa: RUF009 - frozen
-    crop: tuple[float, float] = (0.525, 0.83)
-    rows: tuple[float, float] = (2 / 3, 2 / 3)
+    crop: tuple[float, float] = (0.6, 1.05)
+    rows: tuple[float, float] = (2 / 3, 1.0)
     precision: Precision = "auto"
     saving_share: float = 0.05
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-3, weight_decay=0.0, warm_up=20)  # noqa: RUF009

@@ -115,8 +115,9 @@ class TrainRow:
         streets = self.out / f"seed-{seed}"
         folder = streets / "rows" / row.folder
         if row.settings is not None:
+            steps = self.size.steps + (self.size.self_training if row.longer else 0)
             train(
-                streets / LABELS, out=folder / "network", network=row.network, steps=self.size.steps,
+                streets / LABELS, out=folder / "network", network=row.network, steps=steps,
                 settings=row.settings, seed=seed,
             )  # fmt: skip
         else:

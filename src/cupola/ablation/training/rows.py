@@ -1,4 +1,5 @@
-"""The rows of the paper's table 7c: each adds one part of training to the row before."""
+"""The rows of the paper's table 7c: each adds one part of training to the row before. One more tells what stage 2 makes
+of the steps of stage 3, so that these do not pass for what the teacher gives."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ PLAIN, SELF_TRAINED = "plain training", "+ self-training"
 @dataclass(frozen=True)
 class TrainingRow:
     """A row. folder: of its results; paper: the paper's PQ [%], None where it has no such row; before: the row to which
-    it adds something, None for the first; settings: of stage 2, None where it is stage 3 on the network of `before`."""
+    it adds something, None for the first; settings: of stage 2, None where it is stage 3 on the network of `before`;
+    longer: stage 2 takes as many steps as both stages together elsewhere."""
 
     name: str
     folder: str
@@ -26,6 +28,7 @@ class TrainingRow:
     before: str | None
     network: NetworkSettings
     settings: BootstrapSettings | None
+    longer: bool = False
 
 
 def training_rows(network: Literal["small", "tiny"]) -> tuple[TrainingRow, ...]:
@@ -46,5 +49,6 @@ def training_rows(network: Literal["small", "tiny"]) -> tuple[TrainingRow, ...]:
         TrainingRow(ours, "drop-ignore-aware", None, PLAIN, by("ignore_aware"), no_paste),
         TrainingRow("+ copy-paste", "copy-paste", 26.3, ours, by("ignore_aware"), pasting),
         TrainingRow("+ self-enhanced", "self-enhanced", 26.6, "+ copy-paste", by("ignore_aware"), usual),
+        TrainingRow("longer, no teacher", "longer", None, "+ self-enhanced", by("ignore_aware"), usual, longer=True),
         TrainingRow(SELF_TRAINED, "self-trained", 27.8, "+ self-enhanced", by("ignore_aware"), None),
     )
