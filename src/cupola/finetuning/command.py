@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning_fabric import Fabric
 
-from cupola.devices import pick_device
 from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError, StoreError
 from cupola.finetuning.adapting import class_names, class_order, knows
@@ -22,17 +22,14 @@ from cupola.finetuning.subsets import draw_subset, read_list
 from cupola.finetuning.task import Trainable, TruthTask
 from cupola.finetuning.truth import truth_data
 from cupola.io import write_json
-from cupola.models import load_network, save_network
-from cupola.models.checkpoint import CARD
+from cupola.models import load_network
 from cupola.prediction import Predictor
 from cupola.prediction.classes import class_system
-from cupola.runs.directory import claim
 from cupola.training import AugmentSettings, CopyPasteSettings, OptimizerSettings
-from cupola.training.data import require_same_data
 from cupola.training.loop import Plan, run_training
 from cupola.training.processes import Device, Precision, make_fabric, require_one_process
+from cupola.training.run_directory import claim_together, facts_of, finished_facts, save_trained
 from cupola.training.sampler import BatchSettings
-from cupola.training.state import remove_state
 
 RESULT, EVALUATION, REPORT, BEFORE = "result.json", "evaluation.json", "report.html", "before.json"
 
@@ -144,21 +141,21 @@ def finetune(
         TrainingError: a loss is not finite.
         DiskError: writing failed; the state saved before is kept.
     """
-    if steps < 1:
-        raise ConfigError(f"training needs at least one step, not {steps}")
-    arguments = {
-        "model": model, "data": data, "out": out, "backbone": backbone, "validate": validate, "images": images,
-        "subsets": subsets, "subset": subset, "keys": keys, "trainable": trainable, "classes": classes,
-        "layout": layout, "scale": scale, "steps": steps, "settings": settings, "seed": seed, "device": device,
-    }  # fmt: skip
+    plan = Plan(steps, None, settings.saving_share, seed, settings.optimizer)
     source = Source.open(model, backbone, trainable)
     train = open_annotated(data, layout, scale, classes)
     judged = None if validate is None else open_annotated(validate, layout, scale, classes)
     if judged is not None:
         require_comparable(train, judged)
     choices = _choices(train, images, subsets, subset, keys, seed)
-    claim(out, MAY_DIFFER, **arguments)
-    run = _Run(out, source, train, judged, trainable, steps, settings, seed, device)
+    fabric = make_fabric(device, settings.precision)
+    require_one_process(fabric, "finetune")
+    claim_together(
+        fabric, out, MAY_DIFFER, model=model, data=data, out=out, backbone=backbone, validate=validate, images=images,
+        subsets=subsets, subset=subset, keys=keys, trainable=trainable, classes=classes, layout=layout, scale=scale,
+        steps=steps, settings=settings, seed=seed, device=device,
+    )  # fmt: skip
+    run = _Run(fabric, out, source, train, judged, trainable, settings, plan)
     before = run.before()
     networks = tuple(run.network(choice) for choice in choices)
     return _finish(run, networks, before)
@@ -195,15 +192,14 @@ def _choices(
 class _Run:
     """Everything that the networks of a run share."""
 
+    fabric: Fabric
     out: Path
     source: Source
     train: Annotated
     validate: Annotated | None
     trainable: Trainable
-    steps: int
     settings: FinetuneSettings
-    seed: int
-    device: Device
+    plan: Plan
 
     def before(self) -> Figures | None:
         """How good the network is as it comes; None where it is untrained or there is nothing to validate on."""
@@ -213,41 +209,32 @@ class _Run:
     def network(self, choice: _Choice) -> Tuned:
         """Trains (or finds) one network and scores it."""
         path = self.out / choice.name
-        data = truth_data(self.train, choice.keys)
-        paste = CopyPasteSettings(pastes=(0, 0))
-        batches = BatchSettings(
-            self.settings.batch, data.canvas(self.settings.crop), self.seed, self.settings.augment, paste
-        )
-        task = TruthTask(data, batches, self.trainable, self.source.stamp)
-        if (path / CARD).is_file():
-            require_same_data(path, load_network(path)[1]["training"]["fingerprint"], task.fingerprint)
-        else:
+        task = self._task(choice)
+        if finished_facts(path, task.fingerprint) is None:
             self._train(path, choice, task)
         network, card = load_network(path)
         predictor = Predictor(network, class_system(card), torch.device("cpu"))
         return Tuned(path, len(choice.keys), choice.subset, self._scored(predictor, card, path / EVALUATION))
 
+    def _task(self, choice: _Choice) -> TruthTask:
+        data = truth_data(self.train, choice.keys)
+        canvas, unpasted = data.canvas(self.settings.crop), CopyPasteSettings(pastes=(0, 0))
+        batches = BatchSettings(self.settings.batch, canvas, self.plan.seed, self.settings.augment, unpasted)
+        return TruthTask(data, batches, self.trainable, self.source.stamp)
+
     def _train(self, path: Path, choice: _Choice, task: TruthTask) -> None:
-        fabric = make_fabric(self.device, self.settings.precision)
-        require_one_process(fabric, "finetune")
-        model = self.source.network(self.train, self.seed)
-        plan = Plan(self.steps, None, self.settings.saving_share, self.seed, self.settings.optimizer)
-        done = run_training(fabric, model, task, path, plan)
-        facts = {
-            "fingerprint": task.fingerprint,
+        model = self.source.network(self.train, self.plan.seed)
+        done = run_training(self.fabric, model, task, path, self.plan)
+        facts = facts_of(task.fingerprint, done, self.plan.seed) | {
             "from": self.source.name,
             "truth": str(self.train.path),
             "keys": choice.keys,
             "trainable": self.trainable,
-            "steps": done.step,
-            "seconds": round(done.seconds, 1),
-            "seed": self.seed,
-            "versions": installed_versions(),
         }
         things, stuff = class_order(self.train.taxonomy)
         names = class_names(self.train.taxonomy)
-        save_network(path, model, {"things": things, "stuff": stuff, "class_names": names, "training": facts})
-        remove_state(path)
+        card = {"things": things, "stuff": stuff, "class_names": names, "training": facts}
+        save_trained(self.fabric, path, model, card)
 
     def _scored(self, predictor: Predictor, card: Mapping[str, Any], path: Path) -> Figures | None:
         """Figures of a network, kept in `path` with what they are of. Raises `StoreError` where they cannot be read
@@ -262,7 +249,7 @@ class _Run:
                     return Figures.of(content)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise StoreError(f"{path} is damaged ({error}); delete it and run the same command again") from error
-        place = pick_device(self.device)
+        place = self.fabric.device
         there = replace(predictor, network=predictor.network.to(place), device=place)
         content = judge(there, self.validate, matched=not knows(card, self.validate.taxonomy)).to_dict()
         write_json(path, {"of": stamp} | content)
@@ -308,7 +295,7 @@ def _facts(run: _Run) -> dict[str, str]:
         "trained": run.trainable,
         "truth": f"{run.train.path} ({len(run.train.keys)} images)",
         "validated on": f"{run.validate.path} ({len(run.validate.keys)} images)",
-        "steps": str(run.steps),
-        "seed": str(run.seed),
+        "steps": str(run.plan.steps),
+        "seed": str(run.plan.seed),
         **installed_versions(),
     }
