@@ -14,13 +14,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_doubles import street, write_store
+from training_doubles import decided, street, write_store
 
 import cupola.training.loop as loop_module
 from cupola.cli import main
 from cupola.errors import CheckpointError, ConfigError, DataError, StoreError
 from cupola.io import write_rgb
-from cupola.models import PanopticNetwork, ViewSettings, load_network, save_network, tiny
+from cupola.models import ViewSettings, load_network, save_network
 from cupola.runs.metrics import read_metrics
 from cupola.training import SelfTrainingSettings, TeacherLabelSettings, self_train
 from cupola.training.frames import open_frames
@@ -39,15 +39,6 @@ SETTINGS = SelfTrainingSettings(
 )
 """A state after every step, few views, and scores that an untrained network reaches."""
 STEPS = 5
-
-
-def decided() -> PanopticNetwork:
-    """An untrained network whose heads have opinions."""
-    torch.manual_seed(0)
-    network = PanopticNetwork(tiny(), 2, 2)
-    with torch.no_grad():
-        network.roi_heads.box_predictor[0].cls_score.weight.mul_(100)
-    return network.eval()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from cupola.prediction import Predictor
 from cupola.prediction.classes import class_system
 from cupola.training import AugmentSettings, CopyPasteSettings, OptimizerSettings
 from cupola.training.loop import Plan, run_training
-from cupola.training.processes import Device, Precision, make_fabric, require_one_process
+from cupola.training.processes import Device, Precision, main_first, make_fabric, require_equal_shares
 from cupola.training.run_directory import claim_together, facts_of, finished_facts, save_trained
 from cupola.training.sampler import BatchSettings
 
@@ -43,7 +43,7 @@ class FinetuneSettings:
     """How a network learns from true labels.
 
     Attributes:
-        batch: images a step.
+        batch: images a step, of all processes together.
         crop: largest (height, width) of a training image [px]; larger ones are seen in crops.
         precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
         saving_share: share of the time that may go into saving the state.
@@ -111,7 +111,7 @@ def finetune(
     """Trains a network on annotated images: label-efficient fine-tuning, or the supervised upper bound.
 
     Each network lies in a directory of its own under `out`. Run again with the same arguments it goes on where it was
-    stopped; further sizes and subsets are added to what is there.
+    stopped; further sizes and subsets are added to what is there. With torchrun, several processes share each batch.
 
     Args:
         model: a network as `cupola predict --model` takes it, or the name of an untrained one (`cupola train
@@ -149,7 +149,7 @@ def finetune(
         require_comparable(train, judged)
     choices = _choices(train, images, subsets, subset, keys, seed)
     fabric = make_fabric(device, settings.precision)
-    require_one_process(fabric, "finetune")
+    require_equal_shares(settings.batch, fabric.world_size, 1)
     claim_together(
         fabric, out, MAY_DIFFER, model=model, data=data, out=out, backbone=backbone, validate=validate, images=images,
         subsets=subsets, subset=subset, keys=keys, trainable=trainable, classes=classes, layout=layout, scale=scale,
@@ -203,8 +203,10 @@ class _Run:
 
     def before(self) -> Figures | None:
         """How good the network is as it comes; None where it is untrained or there is nothing to validate on."""
-        predictor = self.source.predictor
-        return None if predictor is None else self._scored(predictor, self.source.card, self.out / BEFORE)
+        if self.source.predictor is None:
+            return None
+        with main_first(self.fabric):
+            return self._scored(self.source.predictor, self.source.card, self.out / BEFORE)
 
     def network(self, choice: _Choice) -> Tuned:
         """Trains (or finds) one network and scores it."""
@@ -214,12 +216,15 @@ class _Run:
             self._train(path, choice, task)
         network, card = load_network(path)
         predictor = Predictor(network, class_system(card), torch.device("cpu"))
-        return Tuned(path, len(choice.keys), choice.subset, self._scored(predictor, card, path / EVALUATION))
+        with main_first(self.fabric):
+            figures = self._scored(predictor, card, path / EVALUATION)
+        return Tuned(path, len(choice.keys), choice.subset, figures)
 
     def _task(self, choice: _Choice) -> TruthTask:
         data = truth_data(self.train, choice.keys)
         canvas, unpasted = data.canvas(self.settings.crop), CopyPasteSettings(pastes=(0, 0))
-        batches = BatchSettings(self.settings.batch, canvas, self.plan.seed, self.settings.augment, unpasted)
+        rank, ranks, seed = self.fabric.global_rank, self.fabric.world_size, self.plan.seed
+        batches = BatchSettings(self.settings.batch, canvas, seed, self.settings.augment, unpasted, rank, ranks)
         return TruthTask(data, batches, self.trainable, self.source.stamp)
 
     def _train(self, path: Path, choice: _Choice, task: TruthTask) -> None:
@@ -237,8 +242,8 @@ class _Run:
         save_trained(self.fabric, path, model, card)
 
     def _scored(self, predictor: Predictor, card: Mapping[str, Any], path: Path) -> Figures | None:
-        """Figures of a network, kept in `path` with what they are of. Raises `StoreError` where they cannot be read
-        back."""
+        """Figures of a network, kept in `path` with what they are of: only the first process that asks for them
+        predicts. Raises `StoreError` where they cannot be read back."""
         if self.validate is None:
             return None
         stamp = [predictor.fingerprint(), str(self.validate.path.resolve()), list(self.validate.keys)]
@@ -256,15 +261,23 @@ class _Run:
         return Figures.of(content)
 
 
-def _finish(run: _Run, networks: Sequence[Tuned], before: Figures | None) -> FinetuneResult:
-    """Writes result.json and, where there are figures, the report."""
+def _finish(run: _Run, networks: tuple[Tuned, ...], before: Figures | None) -> FinetuneResult:
+    """The result of all networks, which the first process writes: result.json and, where there are figures, the
+    report."""
     by_size: dict[int, list[float]] = {}
     for one in networks:
         if one.figures is not None:
             by_size.setdefault(one.images, []).append(one.figures.pq)
     pq = {size: Spread.of(values) for size, values in sorted(by_size.items())}
     report = run.out / REPORT if pq and run.validate is not None else None
-    result = FinetuneResult(run.out, tuple(networks), before, pq, report)
+    result = FinetuneResult(run.out, networks, before, pq, report)
+    if run.fabric.is_global_zero:
+        _write(run, result)
+    return result
+
+
+def _write(run: _Run, result: FinetuneResult) -> None:
+    before, pq = result.before, result.pq
     content: dict[str, Any] = {
         "from": run.source.name,
         "trainable": run.trainable,
@@ -277,15 +290,15 @@ def _finish(run: _Run, networks: Sequence[Tuned], before: Figures | None) -> Fin
                 "subset": one.subset,
                 "figures": None if one.figures is None else asdict(one.figures),
             }
-            for one in networks
+            for one in result.networks
         ],
         "pq": {str(size): asdict(spread) for size, spread in pq.items()},
         "versions": installed_versions(),
     }
     write_json(run.out / RESULT, content)
-    if report is not None and run.validate is not None:
-        write_curve_report(report, result.networks, before, pq, run.validate, run.source.predictor, _facts(run))
-    return result
+    if result.report is not None and run.validate is not None:
+        predictor = run.source.predictor
+        write_curve_report(result.report, result.networks, before, pq, run.validate, predictor, _facts(run))
 
 
 def _facts(run: _Run) -> dict[str, str]:
