@@ -54,7 +54,7 @@ class FinetuneSettings:
     batch: int = 4
     crop: tuple[int, int] = (512, 1024)
     precision: Precision = "auto"
-    saving_share: float = 0.05
+    saving_share: float = 0.1
     optimizer: OptimizerSettings = OptimizerSettings(warm_up=20)  # noqa: RUF009 - frozen
     augment: AugmentSettings = AugmentSettings(jitter=0.0, grey=0.0, blur=0.0)  # noqa: RUF009 - frozen
 

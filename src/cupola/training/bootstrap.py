@@ -62,8 +62,8 @@ class BootstrapSettings:
         left_over: a thing class without object is ignored (paper), or learnt as "some thing" in the semantics (the
             published code).
         precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
-        saving_share: share of the time that may go into saving the state. A kill loses the steps since it was saved
-            last: two seconds or so of the small network's; each step is saved where that costs less than this.
+        saving_share: share of the time that may go into saving the state. Where saving costs less, as it does for the
+            small network, every step is saved, and a kill loses only the one that it falls into.
         optimizer: AdamW and its schedule.
         augment: how frames are varied.
         copy_paste: how objects are pasted.
@@ -77,7 +77,7 @@ class BootstrapSettings:
     skip_empty: bool = False
     left_over: Literal["ignore", "thing"] = "ignore"
     precision: Precision = "auto"
-    saving_share: float = 0.05
+    saving_share: float = 0.1
     optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 - frozen
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen

@@ -35,7 +35,7 @@ from cupola.training.processes import (
 )
 from cupola.training.record import Log, Recorder
 from cupola.training.sampler import Batch, network_generator
-from cupola.training.state import Progress, load_state, save_state
+from cupola.training.state import Progress, TrainingState
 from cupola.training.watching import Observer
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -180,11 +180,12 @@ def run_training(
     `KeyboardInterrupt` after SIGINT or SIGTERM, with the state saved.
     """
     module, optimizer = _set_up(fabric, network, task, plan)
-    done = _resumed(out, network, optimizer, task)
+    state = TrainingState(out)
+    done = _resumed(state, network, optimizer, task)
     main = fabric.is_global_zero
     recording: Any = Recorder(out, done.step, log) if main else nullcontext()
     bar = progress(iter(()), "training", total=plan.steps, done=done.step, silent=not main)
-    saving = _Saving(plan.saving_share)
+    saving = _Saving(state, plan.saving_share)
     clock = time.perf_counter()
     with bar, stopping() as stop, recording as recorder, task.batches() as batches:
         while plan.share(done) < 1:
@@ -208,7 +209,7 @@ def run_training(
                 for observer in observers:
                     observer.after_step(done.step, plan.share(done), network, recorder)
                 if saving.is_due() or stopped or over:
-                    saving.save(out, network, optimizer, done, task)
+                    saving.save(network, optimizer, done, task)
             if stopped and not over:
                 raise KeyboardInterrupt
     return done
@@ -228,37 +229,37 @@ def _set_up(fabric: Fabric, network: PanopticModel, task: Task, plan: Plan) -> t
     return module, optimizer
 
 
-def _resumed(out: Path, network: PanopticModel, optimizer: torch.optim.Optimizer, task: Task) -> Progress:
-    """How far the run is: puts back what `out` has of it. Raises `StoreError`."""
-    saved = load_state(out, network, optimizer)
+def _resumed(state: TrainingState, network: PanopticModel, optimizer: torch.optim.Optimizer, task: Task) -> Progress:
+    """How far the run is, with everything as it was then. Raises `StoreError`."""
+    saved = state.load(network, optimizer)
     if saved is None:
         return Progress(0, 0.0, task.fingerprint)
-    done, state = saved
-    require_same_data(out, done.fingerprint, task.fingerprint)
-    task.restore(state, network)
+    done, tensors = saved
+    require_same_data(state.out, done.fingerprint, task.fingerprint)
+    task.restore(tensors, network)
     return done
 
 
 @dataclass
 class _Saving:
-    """Saves the state as often as `share` of the time is enough for; the first time at once, to learn its cost."""
+    """Saves the state as often as `share` of the time is enough for: the small network's after every step. costs: of
+    the last two savings [s], the cheaper of which counts, for now and then one takes longer (`StateFiles`)."""
 
+    state: TrainingState
     share: float
-    cost: float = 0.0
+    costs: tuple[float, float] = (0.0, 0.0)
     last: float = field(default_factory=time.perf_counter)
 
     def is_due(self) -> bool:
         """Whether the time since the last saving pays for another."""
-        return (time.perf_counter() - self.last) * self.share >= self.cost
+        return (time.perf_counter() - self.last) * self.share >= min(self.costs)
 
-    def save(
-        self, out: Path, network: PanopticModel, optimizer: torch.optim.Optimizer, done: Progress, task: Task
-    ) -> None:
+    def save(self, network: PanopticModel, optimizer: torch.optim.Optimizer, done: Progress, task: Task) -> None:
         """Raises `DiskError`; the state before stays."""
         began = time.perf_counter()
-        save_state(out, network, optimizer, done, task.state())
+        self.state.save(network, optimizer, done, task.state())
         self.last = time.perf_counter()
-        self.cost = self.last - began
+        self.costs = self.costs[1], self.last - began
 
 
 def _learn(

@@ -16,7 +16,7 @@ from cupola.runs.directory import claim
 from cupola.runs.metrics import read_metrics
 from cupola.training.data import require_same_data
 from cupola.training.processes import main_first
-from cupola.training.state import Progress, remove_state
+from cupola.training.state import Progress, TrainingState
 
 LAST_STEPS = 50
 """The losses told at the end are means over this many last steps."""
@@ -63,7 +63,7 @@ def save_trained(fabric: Fabric, out: Path, network: PanopticModel, card: dict[s
     with main_first(fabric):
         if fabric.is_global_zero:
             save_network(out, network, card)
-            remove_state(out)
+            TrainingState(out).remove()
 
 
 def last_losses(out: Path) -> dict[str, float]:
