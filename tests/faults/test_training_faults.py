@@ -13,6 +13,7 @@ import pytest
 
 from cupola.models import load_network
 from cupola.runs.metrics import read_metrics
+from cupola.runs.state import read_state
 
 TRAINING = Path(__file__).parents[1] / "training"
 STEPS = 8
@@ -43,6 +44,12 @@ def losses(out: Path) -> list[dict[str, float]]:
     ]
 
 
+def last_saved(out: Path) -> int:
+    """The step after which the run will go on."""
+    states = [read_state(path) for path in out.glob("training.*.safetensors")]
+    return max(state.facts["step"] for state in states if state is not None)
+
+
 def kill_after(run: subprocess.Popen[str], out: Path, steps: int, delay: float) -> None:
     """Kills the run some time after it wrote so many lines; fails if it ends before."""
     limit = time.monotonic() + 240
@@ -56,14 +63,15 @@ def kill_after(run: subprocess.Popen[str], out: Path, steps: int, delay: float) 
 
 
 def test_killed_at_random_moments_it_goes_on_bit_for_bit(labels, tmp_path):
-    """States are written slowly, so that some kills fall into the middle of one. Self-labels are made and discoveries
-    pasted on the way."""
+    """And loses at most the step it was in. States are written slowly, so that some kills fall into the middle of one.
+    Self-labels are made and discoveries pasted on the way."""
     whole = start(labels, tmp_path / "whole")
     draw = random.Random(time.time_ns())
     moments = sorted(draw.sample(range(1, STEPS), 2))
     for steps, delay in zip(moments, (0.03, draw.uniform(0, 0.12)), strict=True):
         kill_after(start(labels, tmp_path / "killed", slow_states=True), tmp_path / "killed", steps, delay)
         assert not (tmp_path / "killed" / "model.safetensors").exists()
+        assert last_saved(tmp_path / "killed") >= len(read_metrics(tmp_path / "killed")) - 1, moments
     last = start(labels, tmp_path / "killed")
     for run in (whole, last):
         assert run.wait(240) == 0, run.stderr.read()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
+from cupola.io import write_over
 from cupola.models import PanopticNetwork
+from cupola.runs import state
 from cupola.training import BootstrapSettings, DiscoverySettings, OptimizerSettings, SelfLabelSettings, train
 from cupola.training.bootstrap_task import BootstrapTask
 
@@ -17,16 +19,14 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.get("slow_states"):  # long enough to be killed in
 
-        def slowly(self: Path, content: bytes) -> int:
-            half = len(content) // 2
-            with self.open("wb") as file:
-                file.write(content[:half])
-                file.flush()
+        def slowly(path: Path, pieces: list[bytes | memoryview], *, lasting: bool) -> None:
+            if path.exists():  # a new file appears whole
+                half = pieces[: len(pieces) // 2]
+                write_over(path, [*half, path.read_bytes()[sum(map(len, half)) :]])
                 time.sleep(0.1)
-                file.write(content[half:])
-            return len(content)
+            write_over(path, pieces, lasting=lasting)
 
-        Path.write_bytes = slowly
+        state.write_over = slowly
     if options.get("frozen"):
 
         def frozen(self: BootstrapTask, network: PanopticNetwork) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import training_doubles as doubles
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,8 +31,6 @@ from cupola.training.targets import Sample, make_target
 from cupola.types import VOID, PanopticMap, Segment
 
 IMAGES = 8
-SKY, ROAD, CAR = 23, 7, 26
-"""Cityscapes label ids."""
 
 
 # Which images
@@ -171,35 +168,17 @@ def test_a_network_without_things_gets_region_heads():
     )
 
 
-# A street with truth, and the verb
-
-
-def write_truth(root, images=IMAGES, start=0):
-    """Single stereo frames of `doubles.street` with Cityscapes ids, the right half of the second car a crowd."""
-    for part in ("left", "right", "truth"):
-        (root / part).mkdir(parents=True)
-    calibration = {"fx": 80.0, "fy": 80.0, "cx": 60.0, "cy": 30.0, "baseline": 0.3}
-    (root / "calibration.yaml").write_text(yaml.safe_dump(calibration))
-    for number in range(start, start + images):
-        image = doubles.street(number)
-        kinds = doubles.classes_of(image)
-        ids = np.array([SKY, ROAD, CAR], np.uint16)[kinds]
-        ids[kinds == 2] = np.where(np.nonzero(kinds == 2)[1] < 46, CAR * 1000 + 1, CAR * 1000 + 2)
-        ids[(ids > 1000) & (np.arange(doubles.WIDTH) > 70)] = CAR
-        cv2.imwrite(str(root / f"left/{number:04d}.png"), image[..., ::-1])
-        cv2.imwrite(str(root / f"right/{number:04d}.png"), image[..., ::-1])
-        cv2.imwrite(str(root / f"truth/{number:04d}_instanceIds.png"), ids)
-    return root
+# The verb, on a street with truth
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_truth(tmp_path_factory.mktemp("annotated"))
+    return doubles.write_truth(tmp_path_factory.mktemp("annotated"), IMAGES)
 
 
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory):
-    return write_truth(tmp_path_factory.mktemp("held_out"), 3, 100)
+    return doubles.write_truth(tmp_path_factory.mktemp("held_out"), 3, 100)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,20 @@
-"""Several processes, and several passes, learn what one does with the same batch."""
+"""Several processes, and several passes, learn what one does with the same batch, in every stage."""
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from training_doubles import write_store
+from training_doubles import decided, write_store, write_truth
 
+from cupola.cli import main
 from cupola.errors import ConfigError
-from cupola.models import load_network
+from cupola.models import PanopticNetwork, load_network, save_network, tiny
+from cupola.models.settings import SemanticHeadSettings
 from cupola.runs.metrics import read_metrics
 from cupola.training.processes import require_equal_shares
 
@@ -32,6 +35,10 @@ def run(labels: Path, out: Path, processes: int = 1, **options) -> list[dict[str
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, json.dumps(options)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    return metrics(out)
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
     return [
         {name: value for name, value in line.items() if name not in ("seconds", "waiting")}
         for line in read_metrics(out)
@@ -61,6 +68,54 @@ def test_two_processes_give_the_losses_of_one(labels, tmp_path):
 def test_two_passes_of_two_processes_give_the_losses_of_one_where_norms_are_frozen(labels, tmp_path):
     whole = run(labels, tmp_path / "whole", frozen=True)
     assert_same_losses(whole, run(labels, tmp_path / "parts", 2, frozen=True, accumulate=2), FROZEN)
+
+
+# Stages 3 and fine-tuning, as a user starts them. Their norms are frozen, so that losses agree to the last digits.
+
+
+def started_by_torchrun(words: list[str]) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cupola.cli"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *launcher, *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def files(out: Path) -> set[Path]:
+    return {path.relative_to(out) for path in out.rglob("*")}
+
+
+def test_two_processes_teach_themselves_what_one_does(labels, tmp_path):
+    """Each labels and learns its share of the images; the first alone writes."""
+    save_network(tmp_path / "net", decided(), {"things": [0, 1], "stuff": [2, 3]})
+    words = ["self-train", str(labels), "--model", str(tmp_path / "net"), "--device", "cpu", "--steps", "4"]
+    words += ["--settings.batch", "2", "--settings.refresh", "2", "--settings.views.scales", "[1.0]"]
+    words += ["--settings.labels.score", "0.3", "--settings.labels.doubt", "0.2"]
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    started_by_torchrun([*words, "--out", str(tmp_path / "two")])
+    assert_same_losses(metrics(tmp_path / "one"), metrics(tmp_path / "two"), FROZEN)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    one, two = (load_network(tmp_path / name / "teacher")[0].state_dict() for name in ("one", "two"))
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], atol=1e-4), name
+
+
+def test_two_processes_are_fine_tuned_as_one_is(tmp_path):
+    """Only the heads learn, whose norms are of each image by itself (the paper's semantic head); the trunk's are
+    frozen. Both networks of the run, and their figures."""
+    heads = replace(tiny(), semantic=SemanticHeadSettings(channels=32, loss_stride=2))
+    torch.manual_seed(0)
+    save_network(tmp_path / "net", PanopticNetwork(heads, 1, 2), {"things": [2], "stuff": [1, 0]})
+    data, held_out = write_truth(tmp_path / "data", 4), write_truth(tmp_path / "held_out", 1, 100)
+    words = ["finetune", str(tmp_path / "net"), str(data), "--validate", str(held_out), "--images", "2"]
+    words += ["--subsets", "2", "--steps", "4", "--settings.batch", "2", "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    started_by_torchrun([*words, "--out", str(tmp_path / "two")])
+    for subset in range(2):
+        alone, together = (tmp_path / name / f"images-2-subset-{subset}" for name in ("one", "two"))
+        assert_same_losses(metrics(alone), metrics(together), FROZEN)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    one, two = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
+    assert one["pq"]["2"]["mean"] == pytest.approx(two["pq"]["2"]["mean"], abs=1e-3)
 
 
 def test_uneven_shares_are_refused():

@@ -15,13 +15,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_doubles import street, write_store
+from training_doubles import decided, street, write_store
 
-import cupola.training.loop as loop_module
 from cupola.cli import main
 from cupola.errors import CheckpointError, ConfigError, DataError, StoreError
 from cupola.io import write_rgb
-from cupola.models import PanopticNetwork, ViewSettings, load_network, save_network, tiny
+from cupola.models import ViewSettings, load_network, save_network
 from cupola.runs.metrics import read_metrics
 from cupola.training import SelfTrainingSettings, TeacherLabelSettings, self_train
 from cupola.training.frames import open_frames
@@ -33,7 +32,7 @@ from cupola.training.self_training_task import (
     student_batch,
     trained_parameters,
 )
-from cupola.training.state import STATE
+from cupola.training.state import TrainingState
 
 SETTINGS = SelfTrainingSettings(
     batch=2,
@@ -47,15 +46,6 @@ SETTINGS = SelfTrainingSettings(
 )
 """A state after every step, few views, and scores that an untrained network reaches."""
 STEPS = 5
-
-
-def decided() -> PanopticNetwork:
-    """An untrained network whose heads have opinions."""
-    torch.manual_seed(0)
-    network = PanopticNetwork(tiny(), 2, 2)
-    with torch.no_grad():
-        network.roi_heads.box_predictor[0].cls_score.weight.mul_(100)
-    return network.eval()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +81,7 @@ def test_what_it_writes(whole, root):
     assert student.settings == teacher.settings == given_network.settings
     assert [line["step"] for line in read_metrics(whole.out)] == list(range(1, STEPS + 1))
     assert set(whole.losses) >= {"semantic", "mask", "stage0_class"}
-    assert not (whole.out / STATE).exists()
+    assert not list(whole.out.glob("training.*"))
 
 
 def test_only_heads_are_learnt_and_the_teacher_lies_between(whole, root):
@@ -145,7 +135,7 @@ def test_fixed_points_of_the_teacher(decay, seed):
 @pytest.mark.parametrize("after", [1, 2, 4])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(root, whole, tmp_path, monkeypatch, after):
     """Stopped after a saved state: inside a block (1), between blocks (2, 4)."""
-    real, saved = loop_module.save_state, []
+    real, saved = TrainingState.save, []
 
     def stop(*arguments):
         real(*arguments)
@@ -154,7 +144,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(root, whole, tmp_path, monke
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module, "save_state", stop)
+        patch.setattr(TrainingState, "save", stop)
         with pytest.raises(KeyboardInterrupt):
             self_train(root / "labels", model=root / "net", out=tmp_path, steps=STEPS, settings=SETTINGS)
     assert len(read_metrics(tmp_path)) == after
@@ -172,7 +162,7 @@ def test_killed_it_goes_on_bit_for_bit(root, whole, tmp_path):
     words += ["--config", str(config), "--steps", str(STEPS)]
     process = subprocess.Popen([sys.executable, "-m", "cupola.cli", *words], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "net" / STATE).is_file() and time.monotonic() < deadline and process.poll() is None:
+    while not list((tmp_path / "net").glob("training.*")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

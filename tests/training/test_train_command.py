@@ -1,9 +1,9 @@
 """`cupola train` on a small store: what it writes, going on after a stop, and its errors."""
 
-import errno
 import json
 import os
 import re
+import resource
 import signal
 import threading
 import time
@@ -21,11 +21,10 @@ from safetensors.torch import save_file
 from training_doubles import write_store
 
 import cupola
-import cupola.training.loop as loop_module
 from cupola.cli import _parse, main
 from cupola.config import save_config
 from cupola.errors import CheckpointError, ConfigError, DiskError, StoreError, TrainingError
-from cupola.io import content_hash
+from cupola.io import content_hash, write_over
 from cupola.models import LossPart, Mask2FormerSettings, PanopticNetwork, VitSettings, load_network, mask2former, tiny
 from cupola.models.backbone_files import to_torchvision
 from cupola.models.resnet import ResNet
@@ -36,7 +35,7 @@ from cupola.runs.metrics import read_metrics
 from cupola.semantics.backbones.settings import VitSizes
 from cupola.training import BootstrapSettings, OptimizerSettings, SelfLabelSettings, train
 from cupola.training.loop import Plan, learning_rate, make_optimizer
-from cupola.training.state import STATE, Progress
+from cupola.training.state import Progress, TrainingState
 
 SETTINGS = BootstrapSettings(batch=2, saving_share=1e9, self_labels=SelfLabelSettings(score=0.26))
 """A state after every step; a network of two steps is sure of nothing, so self-labels take what they get."""
@@ -86,7 +85,7 @@ def test_what_it_writes(whole, labels):
     config = yaml.safe_load((whole.out / "config.yaml").read_text())
     assert config["steps"] == STEPS
     assert config["settings"]["batch"] == 2
-    assert not (whole.out / STATE).exists()
+    assert not list(whole.out.glob("training.*"))
     assert (whole.out / "self_labels" / "1" / "index.json").is_file()
 
 
@@ -102,7 +101,7 @@ def test_weights_have_been_learnt(whole):
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, labels, tmp_path, monkeypatch, after):
     """Stopped right after a state was saved, or (at 3) with the self-labels made and one more step lost."""
-    real, saved = loop_module.save_state, []
+    real, saved = TrainingState.save, []
 
     def stop(*arguments):
         real(*arguments)
@@ -111,7 +110,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, labels, tmp_path, mon
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module, "save_state", stop)
+        patch.setattr(TrainingState, "save", stop)
         with pytest.raises(KeyboardInterrupt):
             train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
     assert len(read_metrics(tmp_path)) == after
@@ -162,7 +161,7 @@ def test_a_signal_finishes_the_step_and_saves(labels, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(labels, out=tmp_path, network="tiny", steps=10_000, settings=settings)
     timer.join()
-    assert (tmp_path / STATE).is_file()
+    assert list(tmp_path.glob("training.*"))
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
@@ -179,7 +178,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(labels, tmp_path, m
     with pytest.raises(TrainingError, match=message):
         train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
     assert len(read_metrics(tmp_path)) == 2
-    assert (tmp_path / STATE).is_file()
+    assert list(tmp_path.glob("training.*"))
     with np.load(tmp_path / "nonfinite.npz", allow_pickle=False) as file:
         report = json.loads(str(file["report"]))
         assert report["step"] == 3
@@ -192,28 +191,38 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(labels, tmp_path, m
         assert {f"{name}_0" for name in ("image", "semantic", "masks", "boxes", "classes", "ignore")} <= set(file)
 
 
-def test_a_full_disk_is_said_and_the_earlier_state_kept(labels, tmp_path, monkeypatch):
-    real, writes = Path.write_bytes, []
+def test_a_full_disk_is_said_and_the_earlier_state_kept(whole, labels, tmp_path, monkeypatch):
+    """The system refuses to write the second half of the third state. The run then goes on from the second."""
+    writes = []
 
-    def full(self, content):
-        if STATE.split(".")[0] in self.name and len(content) > 100_000:
-            writes.append(self.name)
-            if len(writes) == 3:
-                real(self, content[:1000])
-                raise OSError(errno.ENOSPC, "No space left on device")
-        return real(self, content)
+    def full(path, pieces, **options):
+        writes.append(path.name)
+        if len(writes) < 3:
+            return write_over(path, pieces, **options)
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (sum(map(len, pieces)) // 2, most))
+        try:
+            return write_over(path, pieces, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(DiskError, match="No space left on device; free some space"):
+    monkeypatch.setattr("cupola.runs.state.write_over", full)
+    with pytest.raises(DiskError, match=r"training\.1\.safetensors: File too large; free some space"):
         train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
-    monkeypatch.setattr(Path, "write_bytes", real)
-    assert [path.name for path in tmp_path.glob("*.safetensors")] == [STATE]
-    assert train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS).steps == STEPS
+    monkeypatch.undo()
+    assert len(read_metrics(tmp_path)) == 3
+    network = PanopticNetwork(tiny(), 1, 2)
+    saved = TrainingState(tmp_path).load(
+        network, make_optimizer(network, network.named_parameters(), SETTINGS.optimizer)
+    )
+    assert saved[0].step == 2
+    train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
+    assert losses(tmp_path) == losses(whole.out)
 
 
 def test_a_damaged_state_is_said(labels, tmp_path):
-    tmp_path.joinpath(STATE).write_bytes(b"nonsense")
-    with pytest.raises(StoreError, match=r"training\.safetensors does not belong to this run or is damaged"):
+    tmp_path.joinpath("training.0.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(StoreError, match=r"training\.0\.safetensors is damaged, and no other state is there"):
         train(labels, out=tmp_path, network="tiny", steps=STEPS, settings=SETTINGS)
 
 

@@ -1,4 +1,4 @@
-"""A small street of coloured blocks with labels, and a label store of it on disk."""
+"""A small street of coloured blocks with labels; a label store of it on disk, a data set with truth, and a network."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 import yaml
 
+from cupola.models import PanopticNetwork, tiny
 from cupola.pseudo_labels import LabelStore, Parts, label_with, pseudo_label
 from cupola.types import VOID, Correspondence, Instances, PanopticMap, SemanticMap
 
 HEIGHT, WIDTH = 64, 96
+SKY, ROAD, CAR = 23, 7, 26
+"""Cityscapes label ids."""
 COLORS = {"sky": (90, 140, 200), "road": (100, 100, 100), "car": (220, 30, 30)}
 
 
@@ -138,3 +142,30 @@ def write_store(root: Path, frames: int = 4, cars: int = 2, seed: int = 0) -> Pa
     arguments = defaults | {"data": root / "data", "out": root / "labels", "workers": 1}
     store: LabelStore = label_with(Parts(Still(), BrightMoves(), ColorSemantics()), arguments)
     return store.path
+
+
+def write_truth(root: Path, images: int, start: int = 0) -> Path:
+    """Single stereo frames of `street` with Cityscapes ids, the right half of the second car a crowd."""
+    for part in ("left", "right", "truth"):
+        (root / part).mkdir(parents=True)
+    calibration = {"fx": 80.0, "fy": 80.0, "cx": 60.0, "cy": 30.0, "baseline": 0.3}
+    (root / "calibration.yaml").write_text(yaml.safe_dump(calibration))
+    for number in range(start, start + images):
+        image = street(number)
+        kinds = classes_of(image)
+        ids = np.array([SKY, ROAD, CAR], np.uint16)[kinds]
+        ids[kinds == 2] = np.where(np.nonzero(kinds == 2)[1] < 46, CAR * 1000 + 1, CAR * 1000 + 2)
+        ids[(ids > 1000) & (np.arange(WIDTH) > 70)] = CAR
+        cv2.imwrite(str(root / f"left/{number:04d}.png"), image[..., ::-1])
+        cv2.imwrite(str(root / f"right/{number:04d}.png"), image[..., ::-1])
+        cv2.imwrite(str(root / f"truth/{number:04d}_instanceIds.png"), ids)
+    return root
+
+
+def decided() -> PanopticNetwork:
+    """An untrained network of two things and two stuff classes whose heads have opinions."""
+    torch.manual_seed(0)
+    network = PanopticNetwork(tiny(), 2, 2)
+    with torch.no_grad():
+        network.roi_heads.box_predictor[0].cls_score.weight.mul_(100)
+    return network.eval()

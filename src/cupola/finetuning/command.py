@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning_fabric import Fabric
 
-from cupola.devices import pick_device
 from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError, StoreError
 from cupola.finetuning.adapting import class_names, class_order, knows
@@ -22,17 +22,14 @@ from cupola.finetuning.subsets import draw_subset, read_list
 from cupola.finetuning.task import Trainable, TruthTask
 from cupola.finetuning.truth import truth_data
 from cupola.io import write_json
-from cupola.models import load_network, save_network
-from cupola.models.checkpoint import CARD
+from cupola.models import load_network
 from cupola.prediction import Predictor
 from cupola.prediction.classes import class_system
-from cupola.runs.directory import claim
 from cupola.training import AugmentSettings, CopyPasteSettings, OptimizerSettings
-from cupola.training.data import require_same_data
 from cupola.training.loop import Plan, run_training
-from cupola.training.processes import Device, Precision, make_fabric, require_one_process
+from cupola.training.processes import Device, Precision, main_first, make_fabric, require_equal_shares
+from cupola.training.run_directory import claim_together, facts_of, finished_facts, save_trained
 from cupola.training.sampler import BatchSettings
-from cupola.training.state import remove_state
 
 RESULT, EVALUATION, REPORT, BEFORE = "result.json", "evaluation.json", "report.html", "before.json"
 
@@ -46,7 +43,7 @@ class FinetuneSettings:
     """How a network learns from true labels.
 
     Attributes:
-        batch: images a step.
+        batch: images a step, of all processes together.
         crop: largest (height, width) of a training image [px]; larger ones are seen in crops.
         precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
         saving_share: share of the time that may go into saving the state.
@@ -57,7 +54,7 @@ class FinetuneSettings:
     batch: int = 4
     crop: tuple[int, int] = (512, 1024)
     precision: Precision = "auto"
-    saving_share: float = 0.05
+    saving_share: float = 0.1
     optimizer: OptimizerSettings = OptimizerSettings(warm_up=20)  # noqa: RUF009 - frozen
     augment: AugmentSettings = AugmentSettings(jitter=0.0, grey=0.0, blur=0.0)  # noqa: RUF009 - frozen
 
@@ -114,7 +111,7 @@ def finetune(
     """Trains a network on annotated images: label-efficient fine-tuning, or the supervised upper bound.
 
     Each network lies in a directory of its own under `out`. Run again with the same arguments it goes on where it was
-    stopped; further sizes and subsets are added to what is there.
+    stopped; further sizes and subsets are added to what is there. With torchrun, several processes share each batch.
 
     Args:
         model: a network as `cupola predict --model` takes it, or the name of an untrained one (`cupola train
@@ -144,21 +141,21 @@ def finetune(
         TrainingError: a loss is not finite.
         DiskError: writing failed; the state saved before is kept.
     """
-    if steps < 1:
-        raise ConfigError(f"training needs at least one step, not {steps}")
-    arguments = {
-        "model": model, "data": data, "out": out, "backbone": backbone, "validate": validate, "images": images,
-        "subsets": subsets, "subset": subset, "keys": keys, "trainable": trainable, "classes": classes,
-        "layout": layout, "scale": scale, "steps": steps, "settings": settings, "seed": seed, "device": device,
-    }  # fmt: skip
+    plan = Plan(steps, None, settings.saving_share, seed, settings.optimizer)
     source = Source.open(model, backbone, trainable)
     train = open_annotated(data, layout, scale, classes)
     judged = None if validate is None else open_annotated(validate, layout, scale, classes)
     if judged is not None:
         require_comparable(train, judged)
     choices = _choices(train, images, subsets, subset, keys, seed)
-    claim(out, MAY_DIFFER, **arguments)
-    run = _Run(out, source, train, judged, trainable, steps, settings, seed, device)
+    fabric = make_fabric(device, settings.precision)
+    require_equal_shares(settings.batch, fabric.world_size, 1)
+    claim_together(
+        fabric, out, MAY_DIFFER, model=model, data=data, out=out, backbone=backbone, validate=validate, images=images,
+        subsets=subsets, subset=subset, keys=keys, trainable=trainable, classes=classes, layout=layout, scale=scale,
+        steps=steps, settings=settings, seed=seed, device=device,
+    )  # fmt: skip
+    run = _Run(fabric, out, source, train, judged, trainable, settings, plan)
     before = run.before()
     networks = tuple(run.network(choice) for choice in choices)
     return _finish(run, networks, before)
@@ -195,63 +192,58 @@ def _choices(
 class _Run:
     """Everything that the networks of a run share."""
 
+    fabric: Fabric
     out: Path
     source: Source
     train: Annotated
     validate: Annotated | None
     trainable: Trainable
-    steps: int
     settings: FinetuneSettings
-    seed: int
-    device: Device
+    plan: Plan
 
     def before(self) -> Figures | None:
         """How good the network is as it comes; None where it is untrained or there is nothing to validate on."""
-        predictor = self.source.predictor
-        return None if predictor is None else self._scored(predictor, self.source.card, self.out / BEFORE)
+        if self.source.predictor is None:
+            return None
+        with main_first(self.fabric):
+            return self._scored(self.source.predictor, self.source.card, self.out / BEFORE)
 
     def network(self, choice: _Choice) -> Tuned:
         """Trains (or finds) one network and scores it."""
         path = self.out / choice.name
-        data = truth_data(self.train, choice.keys)
-        paste = CopyPasteSettings(pastes=(0, 0))
-        batches = BatchSettings(
-            self.settings.batch, data.canvas(self.settings.crop), self.seed, self.settings.augment, paste
-        )
-        task = TruthTask(data, batches, self.trainable, self.source.stamp)
-        if (path / CARD).is_file():
-            require_same_data(path, load_network(path)[1]["training"]["fingerprint"], task.fingerprint)
-        else:
+        task = self._task(choice)
+        if finished_facts(path, task.fingerprint) is None:
             self._train(path, choice, task)
         network, card = load_network(path)
         predictor = Predictor(network, class_system(card), torch.device("cpu"))
-        return Tuned(path, len(choice.keys), choice.subset, self._scored(predictor, card, path / EVALUATION))
+        with main_first(self.fabric):
+            figures = self._scored(predictor, card, path / EVALUATION)
+        return Tuned(path, len(choice.keys), choice.subset, figures)
+
+    def _task(self, choice: _Choice) -> TruthTask:
+        data = truth_data(self.train, choice.keys)
+        canvas, unpasted = data.canvas(self.settings.crop), CopyPasteSettings(pastes=(0, 0))
+        rank, ranks, seed = self.fabric.global_rank, self.fabric.world_size, self.plan.seed
+        batches = BatchSettings(self.settings.batch, canvas, seed, self.settings.augment, unpasted, rank, ranks)
+        return TruthTask(data, batches, self.trainable, self.source.stamp)
 
     def _train(self, path: Path, choice: _Choice, task: TruthTask) -> None:
-        fabric = make_fabric(self.device, self.settings.precision)
-        require_one_process(fabric, "finetune")
-        model = self.source.network(self.train, self.seed)
-        plan = Plan(self.steps, None, self.settings.saving_share, self.seed, self.settings.optimizer)
-        done = run_training(fabric, model, task, path, plan)
-        facts = {
-            "fingerprint": task.fingerprint,
+        model = self.source.network(self.train, self.plan.seed)
+        done = run_training(self.fabric, model, task, path, self.plan)
+        facts = facts_of(task.fingerprint, done, self.plan.seed) | {
             "from": self.source.name,
             "truth": str(self.train.path),
             "keys": choice.keys,
             "trainable": self.trainable,
-            "steps": done.step,
-            "seconds": round(done.seconds, 1),
-            "seed": self.seed,
-            "versions": installed_versions(),
         }
         things, stuff = class_order(self.train.taxonomy)
         names = class_names(self.train.taxonomy)
-        save_network(path, model, {"things": things, "stuff": stuff, "class_names": names, "training": facts})
-        remove_state(path)
+        card = {"things": things, "stuff": stuff, "class_names": names, "training": facts}
+        save_trained(self.fabric, path, model, card)
 
     def _scored(self, predictor: Predictor, card: Mapping[str, Any], path: Path) -> Figures | None:
-        """Figures of a network, kept in `path` with what they are of. Raises `StoreError` where they cannot be read
-        back."""
+        """Figures of a network, kept in `path` with what they are of: only the first process that asks for them
+        predicts. Raises `StoreError` where they cannot be read back."""
         if self.validate is None:
             return None
         stamp = [predictor.fingerprint(), str(self.validate.path.resolve()), list(self.validate.keys)]
@@ -262,22 +254,30 @@ class _Run:
                     return Figures.of(content)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise StoreError(f"{path} is damaged ({error}); delete it and run the same command again") from error
-        place = pick_device(self.device)
+        place = self.fabric.device
         there = replace(predictor, network=predictor.network.to(place), device=place)
         content = judge(there, self.validate, matched=not knows(card, self.validate.taxonomy)).to_dict()
         write_json(path, {"of": stamp} | content)
         return Figures.of(content)
 
 
-def _finish(run: _Run, networks: Sequence[Tuned], before: Figures | None) -> FinetuneResult:
-    """Writes result.json and, where there are figures, the report."""
+def _finish(run: _Run, networks: tuple[Tuned, ...], before: Figures | None) -> FinetuneResult:
+    """The result of all networks, which the first process writes: result.json and, where there are figures, the
+    report."""
     by_size: dict[int, list[float]] = {}
     for one in networks:
         if one.figures is not None:
             by_size.setdefault(one.images, []).append(one.figures.pq)
     pq = {size: Spread.of(values) for size, values in sorted(by_size.items())}
     report = run.out / REPORT if pq and run.validate is not None else None
-    result = FinetuneResult(run.out, tuple(networks), before, pq, report)
+    result = FinetuneResult(run.out, networks, before, pq, report)
+    if run.fabric.is_global_zero:
+        _write(run, result)
+    return result
+
+
+def _write(run: _Run, result: FinetuneResult) -> None:
+    before, pq = result.before, result.pq
     content: dict[str, Any] = {
         "from": run.source.name,
         "trainable": run.trainable,
@@ -290,15 +290,15 @@ def _finish(run: _Run, networks: Sequence[Tuned], before: Figures | None) -> Fin
                 "subset": one.subset,
                 "figures": None if one.figures is None else asdict(one.figures),
             }
-            for one in networks
+            for one in result.networks
         ],
         "pq": {str(size): asdict(spread) for size, spread in pq.items()},
         "versions": installed_versions(),
     }
     write_json(run.out / RESULT, content)
-    if report is not None and run.validate is not None:
-        write_curve_report(report, result.networks, before, pq, run.validate, run.source.predictor, _facts(run))
-    return result
+    if result.report is not None and run.validate is not None:
+        predictor = run.source.predictor
+        write_curve_report(result.report, result.networks, before, pq, run.validate, predictor, _facts(run))
 
 
 def _facts(run: _Run) -> dict[str, str]:
@@ -308,7 +308,7 @@ def _facts(run: _Run) -> dict[str, str]:
         "trained": run.trainable,
         "truth": f"{run.train.path} ({len(run.train.keys)} images)",
         "validated on": f"{run.validate.path} ({len(run.validate.keys)} images)",
-        "steps": str(run.steps),
-        "seed": str(run.seed),
+        "steps": str(run.plan.steps),
+        "seed": str(run.plan.seed),
         **installed_versions(),
     }

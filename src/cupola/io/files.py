@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +44,33 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Writes `content` atomically. Raises `DiskError`."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_over(path: Path, pieces: Sequence[bytes | memoryview], *, lasting: bool = False) -> None:
+    """Writes `pieces` one after the other over what a file holds, in place; it ends where they end. lasting: and waits
+    until they are on the disk itself. Raises `DiskError`.
+
+    Not atomic, but for a new file: for files that say themselves whether they are whole, and are written over and over.
+    Their pages are in memory already, which makes this several times faster than a new file.
+    """
+    if not path.is_file():
+        with atomic_path(path) as temporary:
+            _write_pieces(temporary, pieces, lasting=lasting)
+        return
+    try:
+        _write_pieces(path, pieces, lasting=lasting)
+    except OSError as error:
+        raise DiskError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
+
+
+def _write_pieces(path: Path, pieces: Sequence[bytes | memoryview], *, lasting: bool) -> None:
+    with path.open("r+b") as file:
+        for piece in pieces:
+            file.write(piece)
+        file.truncate()
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_text(path: Path, content: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
+from lightning_fabric import Fabric
 
-from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError
 from cupola.models import (
     PRESETS,
@@ -21,34 +21,31 @@ from cupola.models import (
     VitSettings,
     build_network,
     load_backbone_weights,
-    load_network,
-    save_network,
 )
-from cupola.models.checkpoint import CARD
 from cupola.pseudo_labels import LabelStore
-from cupola.runs.directory import claim
-from cupola.runs.metrics import read_metrics
 from cupola.training.augment import AugmentSettings
 from cupola.training.bootstrap_task import BootstrapTask
 from cupola.training.copy_paste import CopyPasteSettings
-from cupola.training.data import TrainingData, load_data, require_same_data
+from cupola.training.data import TrainingData, load_data
 from cupola.training.discoveries import DiscoverySettings
 from cupola.training.loop import OptimizerSettings, Plan, run_training
-from cupola.training.processes import Device, Precision, main_first, make_fabric, require_equal_shares
+from cupola.training.processes import Device, Precision, make_fabric, require_equal_shares
 from cupola.training.record import Log, require_log
+from cupola.training.run_directory import (
+    claim_together,
+    facts_of,
+    finished_facts,
+    is_finished,
+    last_losses,
+    save_trained,
+)
 from cupola.training.sampler import BatchSettings, make_batch
 from cupola.training.self_labels import SelfLabelSettings
-from cupola.training.state import remove_state
 from cupola.training.watching import SHOWN, Monitoring, Observer, Pictures
-
-LAST_STEPS = 50
-"""The losses told at the end are means over this many last steps."""
 
 MAY_DIFFER = ("labels", "out", "device", "time_limit", "validate", "validate_every", "pictures", "log")
 """Arguments that may change between two parts of a run: the labels' content is compared instead of their place, the
 time left may be another, and who watches changes nothing."""
-NO_LOSS = ("step", "gradient", "learning_rate", "seconds", "waiting")
-"""Entries of a line of metrics.jsonl that are no losses."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,8 @@ class BootstrapSettings:
         left_over: a thing class without object is ignored (paper), or learnt as "some thing" in the semantics (the
             published code).
         precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
-        saving_share: share of the time that may go into saving the state. A kill loses the steps since it was saved
-            last: two seconds or so of the small network's; each step is saved where that costs less than this.
+        saving_share: share of the time that may go into saving the state. Where saving costs less, as it does for the
+            small network, every step is saved, and a kill loses only the one that it falls into.
         optimizer: AdamW and its schedule.
         augment: how frames are varied.
         copy_paste: how objects are pasted.
@@ -80,7 +77,7 @@ class BootstrapSettings:
     skip_empty: bool = False
     left_over: Literal["ignore", "thing"] = "ignore"
     precision: Precision = "auto"
-    saving_share: float = 0.05
+    saving_share: float = 0.1
     optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 - frozen
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
@@ -137,10 +134,9 @@ def train(
     Args:
         labels: a finished label store, as `cupola pseudo-label` makes it.
         out: directory for model.safetensors, model.json, metrics.jsonl, config.yaml.
-        network: one of the presets (docs/networks.md), or settings of its own: small (2 million parameters) learns
-            from nothing in minutes on a CPU; tiny (0.2 million) is for tests; paper (73 million) is the published
-            ResNet-50; vit-b (138 million) has its heads on a ViT-B/16, for weights of DINO and its successors;
-            mask2former (44 million) is another architecture on a ResNet-50, and needs the extra of that name.
+        network: a preset (docs/networks.md), or settings of its own: small learns from nothing in minutes on a CPU;
+            tiny is for tests; paper is the published ResNet-50; vit-b has its heads on a ViT-B/16; mask2former is
+            another architecture on a ResNet-50, and needs the extra of that name.
         backbone: file of weights that the trunk of the network starts from, as its publisher gives it
             (docs/weights.md); by default it starts from nothing.
         steps: training steps.
@@ -164,81 +160,67 @@ def train(
         CheckpointError: `backbone` is missing, damaged, unsafe or of another architecture.
         DiskError: writing failed; the state saved before is kept.
     """
+    plan = Plan(steps, time_limit, settings.saving_share, seed, settings.optimizer, settings.accumulate)
     shape = PRESETS[network]() if isinstance(network, str) else network
-    _check(steps, time_limit, shape, backbone, validate_every, pictures)
-    require_log(log)
-    if backbone is not None and not (out / CARD).is_file():
-        load_backbone_weights(build_network(shape, 1, 1), backbone)  # a wrong file is said before `out` is taken
+    _check(out, shape, backbone, validate_every, pictures, log)
     fabric = make_fabric(device, settings.precision)
     require_equal_shares(settings.batch, fabric.world_size, settings.accumulate)
     store = LabelStore.open(labels)
-    with main_first(fabric):
-        claim(
-            out, MAY_DIFFER, labels=labels, out=out, network=network, backbone=backbone, steps=steps,
-            settings=settings, seed=seed, device=device, time_limit=time_limit, validate=validate,
-            validate_every=validate_every, pictures=pictures, log=log,
-        )  # fmt: skip
-    paste = settings.copy_paste
-    data = load_data(
-        store,
-        skip_empty=settings.skip_empty,
-        min_side=paste.min_side,
-        bank_size=paste.bank,
-        seed=seed,
-        left_over=settings.left_over,
-    )
-    canvas = data.canvas(settings.crop)
-    if (out / CARD).is_file():
-        facts = dict(load_network(out)[1]["training"])
-        require_same_data(out, facts["fingerprint"], data.fingerprint)
-        return _result(out, store, facts)
-    model = _initial(shape, store, seed)
-    started = None if backbone is None else load_backbone_weights(model, backbone).card()
-    batches = BatchSettings(
-        settings.batch, canvas, seed, settings.augment, paste, fabric.global_rank, fabric.world_size
-    )
-    task = BootstrapTask(fabric, data, batches, settings.self_labels, settings.discoveries, out)
-    plan = Plan(steps, time_limit, settings.saving_share, seed, settings.optimizer, settings.accumulate)
-    observers = _observers(out, data, batches, pictures, validate, validate_every)
-    done = run_training(fabric, model, task, out, plan, observers, log)
-    facts = {
-        "fingerprint": data.fingerprint,
-        "frames": len(data),
-        "objects": data.objects,
-        "self_labels": task.added,
-        "steps": done.step,
-        "seconds": round(done.seconds, 1),
-        "seed": seed,
-        "backbone": started,
-        "image_size": list(canvas),
-        "labels": store.facts(),
-        "versions": installed_versions(),
-    }
-    with main_first(fabric):
-        if fabric.is_global_zero:
-            save_network(out, model, {"things": store.things, "stuff": store.stuff, "training": facts})
-            remove_state(out)
+    claim_together(
+        fabric, out, MAY_DIFFER, labels=labels, out=out, network=network, backbone=backbone, steps=steps,
+        settings=settings, seed=seed, device=device, time_limit=time_limit, validate=validate,
+        validate_every=validate_every, pictures=pictures, log=log,
+    )  # fmt: skip
+    data = _data(store, settings, seed)
+    facts = finished_facts(out, data.fingerprint)
+    if facts is None:
+        batches = _batches(fabric, data, settings, seed)
+        task = BootstrapTask(fabric, data, batches, settings.self_labels, settings.discoveries, out)
+        model, began_as = _initial(shape, store, backbone, seed)
+        observers = _observers(out, data, batches, pictures, validate, validate_every)
+        done = run_training(fabric, model, task, out, plan, observers, log)
+        facts = facts_of(task.fingerprint, done, seed) | {
+            "frames": len(data),
+            "objects": data.objects,
+            "self_labels": task.added,
+            "backbone": began_as,
+            "image_size": list(batches.canvas),
+            "labels": store.facts(),
+        }
+        save_trained(fabric, out, model, {"things": store.things, "stuff": store.stuff, "training": facts})
     return _result(out, store, facts)
 
 
 def _check(
-    steps: int,
-    time_limit: float | None,
-    shape: ModelSettings,
-    backbone: Path | None,
-    validate_every: int,
-    pictures: int,
+    out: Path, shape: ModelSettings, backbone: Path | None, validate_every: int, pictures: int, log: Log
 ) -> None:
-    """Raises `ConfigError` for arguments that make no sense."""
-    if steps < 1:
-        raise ConfigError(f"training needs at least one step, not {steps}")
-    if time_limit is not None and not time_limit > 0:
-        raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
+    """Raises `ConfigError` for arguments that make no sense, `CheckpointError` for a file of weights that does not fit:
+    before any work, and before `out` is taken."""
     trunk = shape.trunk
     if backbone is None and isinstance(trunk, VitSettings) and trunk.frozen:
         raise ConfigError(f"the trunk {trunk.architecture} is frozen, so it needs weights: name a file as --backbone")
     if validate_every < 1 or pictures < 0:
         raise ConfigError(f"validate_every must be at least 1 and pictures 0, not {validate_every} and {pictures}")
+    require_log(log)
+    if backbone is not None and not is_finished(out):
+        load_backbone_weights(build_network(shape, 1, 1), backbone)
+
+
+def _data(store: LabelStore, settings: BootstrapSettings, seed: int) -> TrainingData:
+    return load_data(
+        store,
+        skip_empty=settings.skip_empty,
+        min_side=settings.copy_paste.min_side,
+        bank_size=settings.copy_paste.bank,
+        seed=seed,
+        left_over=settings.left_over,
+    )
+
+
+def _batches(fabric: Fabric, data: TrainingData, settings: BootstrapSettings, seed: int) -> BatchSettings:
+    """This process's share of each batch."""
+    canvas, rank, ranks = data.canvas(settings.crop), fabric.global_rank, fabric.world_size
+    return BatchSettings(settings.batch, canvas, seed, settings.augment, settings.copy_paste, rank, ranks)
 
 
 def _observers(
@@ -254,16 +236,17 @@ def _observers(
     return observers
 
 
-def _initial(settings: ModelSettings, store: LabelStore, seed: int) -> PanopticModel:
-    """The untrained network; torch's own generator is left as it was."""
+def _initial(
+    settings: ModelSettings, store: LabelStore, backbone: Path | None, seed: int
+) -> tuple[PanopticModel, dict[str, str] | None]:
+    """The network before training, and which file its trunk comes from; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_network(settings, len(store.things), len(store.stuff))
+        model = build_network(settings, len(store.things), len(store.stuff))
+    return model, None if backbone is None else load_backbone_weights(model, backbone).card()
 
 
-def _result(out: Path, store: LabelStore, facts: dict[str, Any]) -> TrainingResult:
-    last = read_metrics(out)[-LAST_STEPS:]
-    names = [name for name in (last[-1] if last else {}) if name not in NO_LOSS]
+def _result(out: Path, store: LabelStore, facts: Mapping[str, Any]) -> TrainingResult:
     return TrainingResult(
         out=out,
         steps=int(facts["steps"]),
@@ -271,7 +254,7 @@ def _result(out: Path, store: LabelStore, facts: dict[str, Any]) -> TrainingResu
         frames=int(facts["frames"]),
         objects=int(facts["objects"]),
         self_labels=int(facts["self_labels"]),
-        losses={name: float(np.mean([line[name] for line in last])) for name in names},
+        losses=last_losses(out),
         things=store.things,
         stuff=store.stuff,
     )

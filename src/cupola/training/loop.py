@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,7 +35,7 @@ from cupola.training.processes import (
 )
 from cupola.training.record import Log, Recorder
 from cupola.training.sampler import Batch, network_generator
-from cupola.training.state import Progress, load_state, save_state
+from cupola.training.state import Progress, TrainingState
 from cupola.training.watching import Observer
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -81,6 +81,12 @@ class Plan:
     seed: int
     optimizer: OptimizerSettings
     accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"training needs at least one step, not {self.steps}")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ConfigError(f"the time limit must be positive, but is {self.time_limit} s")
 
     def share(self, done: Progress) -> float:
         """Share of the run that is over, by steps or by time, whichever is further. A run that would need less than
@@ -173,28 +179,14 @@ def run_training(
     a state cannot be written (the one before stays), `StoreError` where the state is not of this run,
     `KeyboardInterrupt` after SIGINT or SIGTERM, with the state saved.
     """
-    trained = [(name, p) for name, p in task.parameters(network) if p.requires_grad]  # a frozen trunk's do not
-    network.requires_grad_(False)
-    for _, parameter in trained:
-        parameter.requires_grad_()
-    task.train_mode(network)
-    if fabric.world_size > 1:
-        share_norms(network, fabric.device)
-    raw = make_optimizer(network, trained, plan.optimizer)
-    module, optimizer = fabric.setup(network, raw)
-    module.mark_forward_method("loss_parts" if hasattr(network, "loss_parts") else "losses")
-    done = Progress(0, 0.0, task.fingerprint)
-    before = load_state(out, network, raw)
-    if before is not None:
-        done = before[0]
-        require_same_data(out, done.fingerprint, task.fingerprint)
-        task.restore(before[1], network)
-
+    module, optimizer = _set_up(fabric, network, task, plan)
+    state = TrainingState(out)
+    done = _resumed(state, network, optimizer, task)
     main = fabric.is_global_zero
     recording: Any = Recorder(out, done.step, log) if main else nullcontext()
     bar = progress(iter(()), "training", total=plan.steps, done=done.step, silent=not main)
-    clock = saved = time.perf_counter()
-    cost = 0.0  # of the last saving [s]; the first step is saved to learn it
+    saving = _Saving(state, plan.saving_share)
+    clock = time.perf_counter()
     with bar, stopping() as stop, recording as recorder, task.batches() as batches:
         while plan.share(done) < 1:
             task.before_step(done.step, plan.share(done), network)
@@ -202,14 +194,7 @@ def run_training(
             batch = batches.get(done.step).to(fabric.device)
             waited = time.perf_counter() - asked
             rate = learning_rate(done.step, plan.share(done), plan.optimizer)
-            for group in raw.param_groups:
-                group["lr"] = rate
-            losses = backward(fabric, module, batch, plan, done.step)
-            norm = fabric.clip_gradients(module, optimizer, max_norm=plan.optimizer.clip, error_if_nonfinite=False)
-            values = {name: value.item() for name, value in losses.items()} | {"gradient": float(norm or 0.0)}
-            require_finite(fabric, out, values, done.step + 1, batch, seed=plan.seed)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            values = _learn(fabric, module, optimizer, batch, rate, plan, done.step, out)
             task.after_step(done.step, network)
 
             now = time.perf_counter()
@@ -223,13 +208,74 @@ def run_training(
                 recorder.step(done.step, {**values, "learning_rate": rate, "seconds": seconds, "waiting": waited})
                 for observer in observers:
                     observer.after_step(done.step, plan.share(done), network, recorder)
-                if (now - saved) * plan.saving_share >= cost or stopped or over:
-                    save_state(out, network, raw, done, task.state())
-                    saved = time.perf_counter()
-                    cost = saved - now
+                if saving.is_due() or stopped or over:
+                    saving.save(network, optimizer, done, task)
             if stopped and not over:
                 raise KeyboardInterrupt
     return done
+
+
+def _set_up(fabric: Fabric, network: PanopticModel, task: Task, plan: Plan) -> tuple[Any, Any]:
+    """The network as the task trains it, and its optimiser, both for these processes and their device."""
+    trained = [(name, p) for name, p in task.parameters(network) if p.requires_grad]  # a frozen trunk's do not
+    network.requires_grad_(False)
+    for _, parameter in trained:
+        parameter.requires_grad_()
+    task.train_mode(network)
+    if fabric.world_size > 1:
+        share_norms(network, fabric.device)
+    module, optimizer = fabric.setup(network, make_optimizer(network, trained, plan.optimizer))
+    module.mark_forward_method("loss_parts" if hasattr(network, "loss_parts") else "losses")
+    return module, optimizer
+
+
+def _resumed(state: TrainingState, network: PanopticModel, optimizer: torch.optim.Optimizer, task: Task) -> Progress:
+    """How far the run is, with everything as it was then. Raises `StoreError`."""
+    saved = state.load(network, optimizer)
+    if saved is None:
+        return Progress(0, 0.0, task.fingerprint)
+    done, tensors = saved
+    require_same_data(state.out, done.fingerprint, task.fingerprint)
+    task.restore(tensors, network)
+    return done
+
+
+@dataclass
+class _Saving:
+    """Saves the state as often as `share` of the time is enough for: the small network's after every step. costs: of
+    the last two savings [s], the cheaper of which counts, for now and then one takes longer (`StateFiles`)."""
+
+    state: TrainingState
+    share: float
+    costs: tuple[float, float] = (0.0, 0.0)
+    last: float = field(default_factory=time.perf_counter)
+
+    def is_due(self) -> bool:
+        """Whether the time since the last saving pays for another."""
+        return (time.perf_counter() - self.last) * self.share >= min(self.costs)
+
+    def save(self, network: PanopticModel, optimizer: torch.optim.Optimizer, done: Progress, task: Task) -> None:
+        """Raises `DiskError`; the state before stays."""
+        began = time.perf_counter()
+        self.state.save(network, optimizer, done, task.state())
+        self.last = time.perf_counter()
+        self.costs = self.costs[1], self.last - began
+
+
+def _learn(
+    fabric: Fabric, module: Any, optimizer: Any, batch: Batch, rate: float, plan: Plan, step: int, out: Path
+) -> dict[str, float]:
+    """One step of the optimiser at this learning rate. Gives the losses and the norm of their gradient, of the whole
+    batch. Raises `TrainingError`, and leaves the weights alone, where one is not finite."""
+    losses = backward(fabric, module, batch, plan, step)
+    norm = fabric.clip_gradients(module, optimizer, max_norm=plan.optimizer.clip, error_if_nonfinite=False)
+    values = {name: value.item() for name, value in losses.items()} | {"gradient": float(norm or 0.0)}
+    require_finite(fabric, out, values, step + 1, batch, seed=plan.seed)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return values
 
 
 def backward(fabric: Fabric, module: Any, batch: Batch, plan: Plan, step: int) -> dict[str, Tensor]:

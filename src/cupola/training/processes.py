@@ -62,12 +62,6 @@ def require_equal_shares(batch: int, ranks: int, accumulate: int) -> None:
         )
 
 
-def require_one_process(fabric: Fabric, verb: str) -> None:
-    """Raises `ConfigError` if torchrun started several."""
-    if fabric.world_size > 1:
-        raise ConfigError(f"`cupola {verb}` runs in one process; start it without torchrun")
-
-
 @contextmanager
 def main_first(fabric: Fabric) -> Iterator[None]:
     """The first process runs the block before the others, whose block thus sees what it wrote."""

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError
-from cupola.models import PanopticNetwork, load_network, save_network
-from cupola.models.checkpoint import CARD
-from cupola.runs.directory import claim
-from cupola.runs.metrics import read_metrics
-from cupola.training.bootstrap import LAST_STEPS, NO_LOSS
-from cupola.training.data import require_same_data
+from cupola.models import PanopticNetwork, load_network
 from cupola.training.frames import open_frames
 from cupola.training.loop import Plan, run_training
-from cupola.training.processes import Device, main_first, make_fabric, require_equal_shares
+from cupola.training.processes import Device, make_fabric, require_equal_shares
+from cupola.training.run_directory import claim_together, facts_of, finished_facts, last_losses, save_trained
 from cupola.training.self_training_settings import SelfTrainingSettings
-from cupola.training.self_training_task import SelfTrainingTask, trained_parameters
-from cupola.training.state import remove_state
+from cupola.training.self_training_task import SelfTrainingTask
 
 TEACHER = "teacher"
 """Folder of the teacher inside that of the student."""
@@ -85,53 +79,43 @@ def self_train(
         ConfigError: a setting is out of range, or the device is not there.
         DiskError: writing failed; the state saved before is kept.
     """
-    if steps < 1:
-        raise ConfigError(f"training needs at least one step, not {steps}")
-    if time_limit is not None and not time_limit > 0:
-        raise ConfigError(f"the time limit must be positive, but is {time_limit} s")
+    plan = Plan(steps, time_limit, settings.saving_share, seed, settings.optimizer)
     if out.resolve() == model.resolve():
         raise ConfigError(f"--out would overwrite the network it learns from ({model}); choose another directory")
     fabric = make_fabric(device, settings.precision)
     require_equal_shares(settings.batch, fabric.world_size, 1)
-    given, card = load_network(model)
-    if not isinstance(given, PanopticNetwork):
-        raise ConfigError(f"{model} is no cascade but a {type(given).__name__}; only cascades can teach themselves")
+    given, card = _load_cascade(model)
     frames = open_frames(images)
-    with main_first(fabric):
-        claim(
-            out, MAY_DIFFER, images=images, model=model, out=out, steps=steps, settings=settings, seed=seed,
-            device=device, time_limit=time_limit,
-        )  # fmt: skip
-    name = hashlib.sha256((frames.fingerprint + fingerprint(given)).encode()).hexdigest()
-    if (out / CARD).is_file():
-        facts = dict(load_network(out)[1]["training"])
-        require_same_data(out, facts["fingerprint"], name)
-        return _result(out, facts)
-    student = with_negatives(given, settings.negatives)
-    teacher = copy.deepcopy(student).to(fabric.device)
-    task = SelfTrainingTask(teacher, frames, settings, seed, name, fabric)
-    plan = Plan(steps, time_limit, settings.saving_share, seed, settings.optimizer)
-    done = run_training(fabric, student, task, out, plan)
-    facts = {
-        "stage": 3,
-        "fingerprint": name,
-        "frames": len(frames),
-        "images": str(images),
-        "steps": done.step,
-        "seconds": round(done.seconds, 1),
-        "seed": seed,
-        "trained": [parameter for parameter, _ in trained_parameters(student, settings.trained)],
-        "versions": installed_versions(),
-        "began_as": card.get("training", {}),
-    }
-    with main_first(fabric):
+    claim_together(
+        fabric, out, MAY_DIFFER, images=images, model=model, out=out, steps=steps, settings=settings, seed=seed,
+        device=device, time_limit=time_limit,
+    )  # fmt: skip
+    learnt_from = hashlib.sha256((frames.fingerprint + fingerprint(given)).encode()).hexdigest()
+    facts = finished_facts(out, learnt_from)
+    if facts is None:
+        student = with_negatives(given, settings.negatives)
+        teacher = copy.deepcopy(student).to(fabric.device)
+        task = SelfTrainingTask(teacher, frames, settings, seed, learnt_from, fabric)
+        done = run_training(fabric, student, task, out, plan)
+        facts = facts_of(task.fingerprint, done, seed) | {
+            "stage": 3,
+            "frames": len(frames),
+            "images": str(images),
+            "trained": [name for name, _ in task.parameters(student)],
+            "began_as": card.get("training", {}),
+        }
         for role, network, directory in (("teacher", teacher, out / TEACHER), ("student", student, out)):
             network.settings = given.settings
-            if fabric.is_global_zero:
-                save_network(directory, network, {**card, "training": {"role": role, **facts}})
-        if fabric.is_global_zero:
-            remove_state(out)
+            save_trained(fabric, directory, network, {**card, "training": {"role": role, **facts}})
     return _result(out, facts)
+
+
+def _load_cascade(model: Path) -> tuple[PanopticNetwork, dict[str, Any]]:
+    """The network to begin with, and its card. Raises `CheckpointError`, and `ConfigError` for another architecture."""
+    network, card = load_network(model)
+    if not isinstance(network, PanopticNetwork):
+        raise ConfigError(f"{model} is no cascade but a {type(network).__name__}; only cascades can teach themselves")
+    return network, card
 
 
 def with_negatives(network: PanopticNetwork, rule: Any) -> PanopticNetwork:
@@ -150,10 +134,12 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _result(out: Path, facts: dict[str, Any]) -> SelfTrainingResult:
-    last = read_metrics(out)[-LAST_STEPS:]
-    names = [name for name in (last[-1] if last else {}) if name not in NO_LOSS]
-    losses = {name: float(np.mean([line[name] for line in last])) for name in names}
+def _result(out: Path, facts: Mapping[str, Any]) -> SelfTrainingResult:
     return SelfTrainingResult(
-        out, out / TEACHER, int(facts["steps"]), float(facts["seconds"]), int(facts["frames"]), losses
+        out=out,
+        teacher=out / TEACHER,
+        steps=int(facts["steps"]),
+        seconds=float(facts["seconds"]),
+        frames=int(facts["frames"]),
+        losses=last_losses(out),
     )

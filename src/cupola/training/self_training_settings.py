@@ -59,7 +59,7 @@ class SelfTrainingSettings:
     crop: tuple[float, float] = (0.6, 1.05)
     rows: tuple[float, float] = (2 / 3, 1.0)
     precision: Precision = "auto"
-    saving_share: float = 0.05
+    saving_share: float = 0.1
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-3, weight_decay=0.0, warm_up=20)  # noqa: RUF009
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen

@@ -1,4 +1,4 @@
-"""What training needs to go on after a stop, in one file that is complete or not there: `training.safetensors`."""
+"""What training needs to go on after a stop."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cupola.errors import StoreError
-from cupola.runs import state
+from cupola.runs.state import StateFiles
 
-STATE = "training.safetensors"
+STATE = "training"
+"""Name of the files (`StateFiles`)."""
 
 
 @dataclass(frozen=True)
@@ -24,29 +25,31 @@ class Progress:
     fingerprint: str
 
 
-def save_state(
-    out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, task: Mapping[str, Tensor]
-) -> None:
-    """Writes weights, optimiser, progress and the task's tensors atomically; the file before stays if that fails.
-    Raises `DiskError`."""
-    state.save_state(out / STATE, network, optimizer, asdict(progress), task)
+class TrainingState:
+    """The state of the run in a directory."""
 
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._files = StateFiles(out, STATE)
 
-def load_state(
-    out: Path, network: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[Progress, dict[str, Tensor]] | None:
-    """Restores weights and optimiser in place and gives the progress and the task's tensors; None where the run has no
-    state yet. What a kill in the middle of writing left is removed. Raises `StoreError`."""
-    stem, suffix = STATE.split(".")
-    for torn in out.glob(f".{stem}.*.{suffix}"):
-        torn.unlink(missing_ok=True)
-    facts = state.load_state(out / STATE, network, optimizer)
-    try:
-        return None if facts is None else (Progress(**facts), state.load_task(out / STATE))
-    except TypeError as error:
-        raise StoreError(f"{out / STATE} does not belong to this run ({error}); choose another --out") from error
+    def save(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, task: Mapping[str, Tensor]
+    ) -> None:
+        """Writes weights, optimiser, progress and the task's tensors; if that fails, the state before stays. Raises
+        `DiskError`."""
+        self._files.save(network, optimizer, asdict(progress), task)
 
+    def load(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]] | None:
+        """Restores weights and optimiser in place and gives the progress and the task's tensors; None where the run has
+        no state yet. Raises `StoreError`."""
+        found = self._files.load(network, optimizer)
+        try:
+            return None if found is None else (Progress(**found[0]), found[1])
+        except TypeError as error:
+            raise StoreError(
+                f"the state in {self.out} does not belong to this run ({error}); choose another --out"
+            ) from error
 
-def remove_state(out: Path) -> None:
-    """Removes the state of a finished run."""
-    (out / STATE).unlink(missing_ok=True)
+    def remove(self) -> None:
+        """Of a finished run, which needs it no more."""
+        self._files.remove()

@@ -24,6 +24,7 @@ from cupola.errors import ConfigError, DataError, StoreError
 from cupola.io import write_json
 from cupola.runs.directory import claim
 from cupola.runs.metrics import read_metrics
+from cupola.runs.state import StateFiles
 from cupola.semantics.backbones import BackboneSettings, load_backbone, random_backbone
 from cupola.semantics.depthg.checkpoint import save_depthg
 from cupola.semantics.learning.batches import Batches
@@ -198,7 +199,7 @@ def learn_from(
 def finish(out: Path, facts: dict[str, Any]) -> None:
     """Writes the card, which says that the run is over, and removes what was needed to get there."""
     write_json(out / CARD, facts)
-    (out / STATE).unlink(missing_ok=True)
+    StateFiles(out, STATE).remove()
     shutil.rmtree(out / VIEWS, ignore_errors=True)
 
 

@@ -20,14 +20,15 @@ from cupola.errors import StoreError, TrainingError
 from cupola.progress import progress
 from cupola.runs.metrics import Metrics
 from cupola.runs.signals import stopping
-from cupola.runs.state import load_state, save_state
+from cupola.runs.state import StateFiles
 from cupola.semantics.depthg.head import ClusterProbe, DepthgHead
 from cupola.semantics.learning.batches import Batches, dropout_generator
 from cupola.semantics.learning.learner import Learner, first_centres
 from cupola.semantics.learning.settings import SmallRecipe
 from cupola.semantics.learning.store import ViewStore
 
-STATE = "learning.safetensors"
+STATE = "learning"
+"""Name of the files that a run goes on from (`StateFiles`)."""
 
 PROBE_CODES = 20_000
 """Codes that the probe's first centres are found on, spread evenly over the views."""
@@ -57,7 +58,8 @@ def run_learning(learner: Learner, batches: Batches, out: Path, device: torch.de
     settings = batches.settings
     learner.to(device).train()
     optimizer = make_optimizer(learner, settings)
-    done = load_state(out / STATE, learner, optimizer) or {"step": 0, "seconds": 0.0, "data": fingerprint}
+    state = StateFiles(out, STATE)
+    done, _ = state.load(learner, optimizer) or ({"step": 0, "seconds": 0.0, "data": fingerprint}, {})
     if done.get("data") != fingerprint:
         raise StoreError(f"{out} was begun on other images; choose another --out, or delete it to begin anew")
     step, seconds = int(done["step"]), float(done["seconds"])
@@ -87,7 +89,7 @@ def run_learning(learner: Learner, batches: Batches, out: Path, device: torch.de
             bar.update()
             last = step == settings.steps
             if now - saved > settings.checkpoint_seconds or stop.is_set() or last:
-                save_state(out / STATE, learner, optimizer, {"step": step, "seconds": seconds, "data": fingerprint})
+                state.save(learner, optimizer, {"step": step, "seconds": seconds, "data": fingerprint})
                 saved = time.perf_counter()
             if stop.is_set() and not last:
                 raise KeyboardInterrupt
