@@ -119,10 +119,8 @@ class PanopticNetwork(PanopticModel):
         def mean_of(*features: Tensor) -> Tensor:
             return pixel_loss(upsample(self.sem_seg_head(list(features)).float(), STRIDE // stride), wanted)
 
-        if stride == 1:  # all maps are large
-            loss = recomputed(mean_of, *features, module=self.sem_seg_head)
-        else:
-            loss = mean_of(*features)
+        large = stride == 1
+        loss = recomputed(mean_of, *features, module=self.sem_seg_head) if large else mean_of(*features)
         return LossPart(settings.loss_weight * loss, (wanted != IGNORE).sum())
 
     @torch.no_grad()

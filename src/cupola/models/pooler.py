@@ -114,9 +114,11 @@ def _pool_level(feature: Tensor, boxes: Any, image: Any, chosen: Any, bins: int,
     """Fills the rows `chosen` of out, n x bins x bins x channels, from one level."""
     (places,) = _arrays(feature.permute(0, 2, 3, 1))
     values = bins * bins * feature.shape[1]
-    _share(
-        len(chosen), 1, values, lambda first, last: pool_boxes(places, boxes, image, chosen, bins, ratio, first, last, out)
-    )
+
+    def part(first: int, last: int) -> None:
+        pool_boxes(places, boxes, image, chosen, bins, ratio, first, last, out)
+
+    _share(len(chosen), 1, values, part)
 
 
 def _spread_level(wanted: Any, boxes: Any, image: Any, chosen: Any, ratio: int, shape: torch.Size) -> Tensor:
