@@ -9,11 +9,13 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cupola.models import recompute
 from cupola.models.boxes import clip_boxes, decode_boxes, encode_boxes, has_area, match_boxes, sample, suppress
 from cupola.models.layers import zero_bias
 from cupola.models.losses import box_loss, class_loss, mask_loss, published_drop_loss_weights, region_weights
 from cupola.models.mask_head import MaskHead, mask_targets
 from cupola.models.pooler import pool
+from cupola.models.recompute import Recipe
 from cupola.models.records import Detections, LossPart, Target
 from cupola.models.settings import NetworkSettings
 
@@ -68,9 +70,12 @@ class BoxHead(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             zero_bias(layer)
 
-    def forward(self, pooled: Float[Tensor, "n c s s"]) -> Float[Tensor, "n k"]:
+    def forward(self, pooled: Float[Tensor, "n c s s"], recipe: Recipe | None = None) -> Float[Tensor, "n k"]:
+        """recipe: of the flattened features, which then are not kept for the backward pass."""
         if self.fc1.weight.dim() == 4 and len(pooled):  # of a copy for prediction, see `cupola.models.fusion`
             hidden = functional.conv2d(pooled, self.fc1.weight, self.fc1.bias).flatten(1)
+        elif recipe is not None:
+            hidden = recompute.linear(pooled.flatten(1), self.fc1.weight, self.fc1.bias, recipe)
         else:
             hidden = functional.linear(pooled.flatten(1), self.fc1.weight.flatten(1), self.fc1.bias)
         return functional.relu_(self.fc2(functional.relu_(hidden)))
@@ -120,11 +125,17 @@ class RoiHeads(nn.Module):
 
     def stage(self, number: int, features: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits n x (T + 1) and deltas n x 4 of one stage in float32, image after image."""
-        pooled = pool(features, boxes, self.settings.box.pooled, self.settings.pooler)
+        size, pooler, levels = self.settings.box.pooled, self.settings.pooler, len(features)
+        pooled, recipe = pool(features, boxes, size, pooler), None
         stages = len(self.box_head)
         if stages > 1 and torch.is_grad_enabled():
             pooled = _ScaleGradient.apply(pooled, 1 / stages)  # as many stages pull at the same features
-        hidden = self.box_head[number](pooled)
+
+            def again(*tensors: Tensor) -> Tensor:
+                return pool(list(tensors[:levels]), list(tensors[levels:]), size, pooler).flatten(1)
+
+            recipe = Recipe(again, (*features, *boxes))  # else the pooled features of all stages would be kept
+        hidden = self.box_head[number](pooled, recipe)
         predictor = self.box_predictor[number]
         assert isinstance(predictor, BoxPredictor)
         return predictor.cls_score(hidden).float(), predictor.bbox_pred(hidden).float()

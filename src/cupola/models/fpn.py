@@ -41,14 +41,18 @@ class FeaturePyramid(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Sides must be multiples of 32. Returns P2, P3, P4, P5 and perhaps P6, strides 4 to 64."""
-        return self.pyramid(self.bottom_up(images))
+        return self._pyramid(self.bottom_up(images))
 
     def pyramid(self, trunk: list[Tensor]) -> list[Tensor]:
         """The levels of C2, C3, C4, C5."""
+        return self._pyramid(list(trunk))
+
+    def _pyramid(self, trunk: list[Tensor]) -> list[Tensor]:
+        """Takes the features out of the list, so that they are freed as early as may be: C2 is large."""
         merged: Tensor | None = None
         pyramid = []
-        for level, features in reversed(list(zip(LEVELS, trunk, strict=True))):
-            lateral = self.get_submodule(f"fpn_lateral{level}")(features)
+        for level in reversed(LEVELS):
+            lateral = self.get_submodule(f"fpn_lateral{level}")(trunk.pop())
             merged = lateral if merged is None else lateral.add_(functional.interpolate(merged, scale_factor=2.0))
             pyramid.append(self.get_submodule(f"fpn_output{level}")(merged))
         pyramid.reverse()

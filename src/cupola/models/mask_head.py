@@ -54,9 +54,10 @@ class MaskHead(nn.Module):
         """
         kernel = self.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (row, column, output) x input
         assert self.deconv.bias is not None
-        quads = functional.linear(hidden.permute(0, 2, 3, 1), kernel, self.deconv.bias.repeat(4))
-        count, height, width, _ = quads.shape
-        quads = functional.relu_(quads).reshape(count, height, width, 2, 2, self.deconv.out_channels)
+        count, _, height, width = hidden.shape
+        places = hidden.permute(0, 2, 3, 1).flatten(0, 2)  # of two axes: the result is no view, whose ReLU in place
+        quads = functional.relu_(functional.linear(places, kernel, self.deconv.bias.repeat(4)))  # would copy gradients
+        quads = quads.reshape(count, height, width, 2, 2, self.deconv.out_channels)
         logits = functional.linear(quads, self.predictor.weight.flatten(1), self.predictor.bias)
         return logits.permute(0, 5, 1, 3, 2, 4).reshape(count, self.predictor.out_channels, 2 * height, 2 * width)
 

@@ -19,6 +19,7 @@ from cupola.models.layers import upsample
 from cupola.models.losses import semantic_loss as pixel_loss
 from cupola.models.mask_head import paste_masks
 from cupola.models.merge import merge_panoptic
+from cupola.models.recompute import recomputed
 from cupola.models.records import IGNORE, Detections, LossPart, NetworkPrediction, Target
 from cupola.models.rpn import RegionProposalNetwork
 from cupola.models.semantic_head import STRIDE, SemanticHead
@@ -107,15 +108,20 @@ class PanopticNetwork(PanopticModel):
         """Weighted cross-entropy of the semantic head. At a loss stride of n, one pixel of every n x n is compared,
         at an offset drawn for each image from its generator."""
         settings = self.settings.semantic
-        logits = upsample(self.sem_seg_head(features).float(), STRIDE // settings.loss_stride)
         stride = settings.loss_stride
-        height, width = logits.shape[-2] * stride, logits.shape[-1] * stride
-        wanted = torch.full((len(targets), height, width), IGNORE, dtype=torch.int64, device=logits.device)
+        height, width = (STRIDE * side for side in features[0].shape[-2:])
+        wanted = torch.full((len(targets), height, width), IGNORE, dtype=torch.int64, device=features[0].device)
         for row, target in zip(wanted, targets, strict=True):
             row[: target.semantic.shape[0], : target.semantic.shape[1]] = target.semantic
         offsets = [torch.randint(stride, (2,), generator=generator).tolist() for generator in generators]
         wanted = torch.stack([row[y::stride, x::stride] for row, (y, x) in zip(wanted, offsets, strict=True)])
-        return LossPart(settings.loss_weight * pixel_loss(logits, wanted), (wanted != IGNORE).sum())
+
+        def mean_of(*features: Tensor) -> Tensor:
+            return pixel_loss(upsample(self.sem_seg_head(list(features)).float(), STRIDE // stride), wanted)
+
+        large = stride == 1
+        loss = recomputed(mean_of, *features, module=self.sem_seg_head) if large else mean_of(*features)
+        return LossPart(settings.loss_weight * loss, (wanted != IGNORE).sum())
 
     @torch.no_grad()
     def predict(
@@ -139,12 +145,13 @@ class PanopticNetwork(PanopticModel):
         sizes: Sizes = [(image.shape[1], image.shape[2]) for image in images]
         with evaluating(self):
             features = self.backbone(self.batch(images))
-            semantic = upsample(self.sem_seg_head(features).float(), STRIDE)
+            semantic = self.sem_seg_head(features).float()
             found, small_masks = self._detect(features, sizes, score_threshold)
+        del features  # of a large image they take as much as its masks, which come now
         limits = MergeLimits.of(self.settings.merge, score_threshold, merge_threshold, overlap, stuff_area)
         return [
             assembled(
-                resized(semantic[index, :, : size[0], : size[1]], output),
+                resized(upsample(semantic[index, None], STRIDE)[0, :, : size[0], : size[1]], output),
                 found[index],
                 small_masks[index],
                 size,

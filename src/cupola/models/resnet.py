@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cupola.models.layers import NormedConv
+from cupola.models.recompute import recomputed
 from cupola.models.settings import TrunkSettings
+
+RECOMPUTED = (2,)
+"""Stages of bottlenecks that keep only the inputs of their blocks for the backward pass, as does the stem: their maps
+are large and cheap."""
 
 
 class Stem(nn.Module):
@@ -66,6 +71,7 @@ class ResNet(nn.Module):
     def __init__(self, settings: TrunkSettings) -> None:
         super().__init__()
         bottleneck = settings.block == "bottleneck"
+        self.recomputed = RECOMPUTED if bottleneck else ()
         self.stem = Stem(settings.stem, "seven" if bottleneck else "threes")
         inputs = settings.stem
         for stage, (count, width, outputs) in enumerate(
@@ -79,7 +85,10 @@ class ResNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Sides must be multiples of 32. Returns C2, C3, C4, C5."""
-        features = [self.stem(images)]
+        results = []
+        features = recomputed(self.stem, images, module=self.stem) if self.recomputed else self.stem(images)
         for stage in range(2, 6):
-            features.append(self.get_submodule(f"res{stage}")(features[-1]))
-        return features[1:]
+            for block in self.get_submodule(f"res{stage}").children():
+                features = recomputed(block, features, module=block) if stage in self.recomputed else block(features)
+            results.append(features)
+        return results

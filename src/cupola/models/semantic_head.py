@@ -54,7 +54,7 @@ class SemanticHead(nn.Module):
         if self.settings.layout == "per_level":
             total = self.get_submodule(f"p{LEVELS[0]}")(levels[LEVELS[0]])
             for level in LEVELS[1:]:
-                total = total + self.get_submodule(f"p{level}")(levels[level])
+                total = self.get_submodule(f"p{level}")(levels[level]).add_(total)
         else:
             total = levels[LEVELS[-1]]
             for level in reversed(LEVELS[:-1]):  # doubling after each sum is cheaper than enlarging every level alone
