@@ -12,7 +12,7 @@ import numpy as np
 
 from cupola import __version__
 from cupola.config import save_config
-from cupola.data import StereoDataset, open_dataset
+from cupola.data import StereoDataset, kitti_raw, open_dataset
 from cupola.data.resizing import scaled_size
 from cupola.engines import Engine, choose_engine
 from cupola.errors import ConfigError, DataError, ImageError, StoreError
@@ -238,7 +238,7 @@ def _scale(dataset: StereoDataset, sizes: Mapping[str, tuple[Size, Size]], told:
     found = whole_frame_scale(kinds)
     if found is not None:
         return found
-    if dataset.layout == "kitti_raw":
+    if dataset.layout in (kitti_raw.LAYOUT.name, kitti_raw.PAPER_LAYOUT.name):
         return 1.0
     (height, width), (full_height, full_width) = kinds[0]
     raise ConfigError(
