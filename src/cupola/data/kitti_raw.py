@@ -117,8 +117,8 @@ def read_as_in_the_paper(root: Path) -> StereoDataset:
     kept = [record for record in outside if not is_near_validation(drives[record.sequence], record.number)]
     validation = len(outside) - len(kept)
     note = (
-        f"left out as in the paper: {len(people)} of the drives of people, and {validation} frames of the KITTI panoptic "
-        f"validation set or within {VALIDATION_WINDOW} frames of it"
+        f"left out as in the paper: {len(people)} of the drives of people, and {validation} frames of the KITTI "
+        f"panoptic validation set or within {VALIDATION_WINDOW} frames of it"
     )
     return replace(dataset, layout=PAPER_LAYOUT.name, records=tuple(kept), notes=(*dataset.notes, note))
 

@@ -1,4 +1,4 @@
-"""What the paper leaves out of KITTI raw (spec-stage1 1.3): people before a standing camera, and what it is judged on."""
+"""What the paper leaves out of KITTI raw (spec-stage1 1.3): people before a standing camera, and its own test."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ VALIDATION_FRAMES: dict[str, tuple[int, ...]] = {
     "2011_09_29_drive_0071": (59, 943),
     "2011_10_03_drive_0047": (556,),
 }
-"""Drive -> frames that belong to the KITTI panoptic validation set: the training images of KITTI 2015 of which the drive
-is known (142 of 200)."""
+"""Drive -> frames that belong to the KITTI panoptic validation set: the training images of KITTI 2015 of which the
+drive is known (142 of 200)."""
 
 VALIDATION_WINDOW = 5
 """So many frames before and after each of them are left out too (S7: the published code takes one less after it)."""
