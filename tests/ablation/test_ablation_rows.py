@@ -26,6 +26,7 @@ NAMES = [field.name for field in fields(AblationWeights)]
 
 
 @given(st.sets(st.sampled_from(NAMES)))
+@settings(deadline=None, max_examples=30)
 def test_exactly_the_rows_without_a_file_are_missing(given_names):
     rows = ablation_rows(AblationWeights(**dict.fromkeys(given_names, FILE)), EgoMotionSegmenter())
     text = " ".join(row.missing for row in rows)
@@ -36,6 +37,7 @@ def test_exactly_the_rows_without_a_file_are_missing(given_names):
 
 
 @given(st.sets(st.sampled_from(NAMES)), st.sampled_from(MOTIONS))
+@settings(deadline=None, max_examples=30)
 def test_rows_have_names_of_their_own_and_the_thresholds_share_a_store(given_names, motion):
     rows = ablation_rows(AblationWeights(**dict.fromkeys(given_names, FILE)), motion)
     assert len({(row.table, row.name) for row in rows}) == len(rows)

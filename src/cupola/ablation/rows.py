@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cupola.ablation.settings import AblationWeights
-from cupola.config import plain
+from cupola.config import indifferent, plain
 from cupola.correspondence import ClassicalCorrespondence, FileCorrespondence, RaftCorrespondence
 from cupola.motion import MaskCutSegmenter, MotionSegmenter, Sf2se3Segmenter
 from cupola.pseudo_labels import FusionSettings
@@ -81,7 +81,13 @@ class Row:
 
 def folder_name(*options: Option) -> str:
     """A name for results of these parts: what they are called, and a digest of their settings and files of weights."""
-    described = [[plain(one.part), one.part.hashes() if isinstance(one.part, HasHashes) else {}] for one in options]
+    described = [
+        [
+            {name: value for name, value in (plain(one.part) or {}).items() if name not in indifferent(one.part)},
+            one.part.hashes() if isinstance(one.part, HasHashes) else {},
+        ]
+        for one in options
+    ]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
     return "_".join([*(option.name for option in options), digest])
 

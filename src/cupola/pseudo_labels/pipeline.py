@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from cupola import __version__
-from cupola.config import plain, save_config
+from cupola.config import indifferent, plain, save_config
 from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, CorrespondenceProvider, NeedsFiles
 from cupola.data import StereoDataset, every_kth, open_dataset
 from cupola.engines import Engine, choose_engine, in_order
@@ -92,17 +92,28 @@ class Parts:
             if isinstance(part, NeedsFiles):
                 part.check(keys)
 
+    def _named(self) -> dict[str, Any]:
+        parts = {"correspondence": self.correspondence, "motion": self.motion, "semantics": self.semantics}
+        return {part: value.inner if isinstance(value, Wraps) else value for part, value in parts.items()}
+
+    def may_differ(self) -> frozenset[str]:
+        """Dotted names, as in `described`, of what the results do not depend on: where a file lies that has a hash, and
+        settings such as the device."""
+        named = self._named()
+        hashed = {
+            f"{part}.{name}" for part, one in named.items() if isinstance(one, HasHashes) for name in one.hashes()
+        }
+        return indifferent(named) | hashed
+
     def described(self) -> dict[str, Any]:
         """Class names, settings and hashes of files, as the manifest keeps them."""
-        parts = {"correspondence": self.correspondence, "motion": self.motion, "semantics": self.semantics}
-        named = {part: value.inner if isinstance(value, Wraps) else value for part, value in parts.items()}
         return {
             part: {
                 **plain(value),
                 "name": type(value).__name__,
                 **({"sha256": value.hashes()} if isinstance(value, HasHashes) else {}),
             }
-            for part, value in named.items()
+            for part, value in self._named().items()
         }
 
 
@@ -182,7 +193,7 @@ def label_pairs(
     parts.check(pairs)
     other = None if arguments["classes_from"] is None else LabelStore.open(arguments["classes_from"])
     with sole_writer(out):
-        begin(out, _manifest(parts, dataset, pairs, arguments))
+        begin(out, _manifest(parts, dataset, pairs, arguments), {f"parts.{name}" for name in parts.may_differ()})
         save_config(out / "config.yaml", **arguments)
         finished = finished_frames(out, [first.key for first, _ in pairs])
         missing = [pair for pair in pairs if pair[0].key not in finished]
