@@ -43,6 +43,22 @@ def plain(value: Any) -> Any:
     return value
 
 
+def indifferent(value: Any, prefix: str = "") -> frozenset[str]:
+    """Dotted names of the settings in `value` (settings, or a dictionary of them) that results do not depend on, such
+    as the device: a dataclass lists its own in a class variable `may_differ`."""
+    inner: Mapping[str, Any]
+    own: tuple[str, ...] = ()
+    if isinstance(value, Mapping):
+        inner = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        own = getattr(type(value), "may_differ", ())
+    else:
+        return frozenset()
+    deeper = (indifferent(item, f"{prefix}{name}.") for name, item in inner.items())
+    return frozenset({f"{prefix}{name}" for name in own}).union(*deeper)
+
+
 def save_config(path: Path, **arguments: Any) -> None:
     """Writes the arguments of a command as YAML; `cupola VERB --config PATH` repeats it. Raises `DiskError`."""
     write_text(path, yaml.safe_dump(plain(arguments), sort_keys=False, allow_unicode=True))

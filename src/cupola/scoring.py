@@ -14,8 +14,7 @@ from cupola.config import save_config
 from cupola.data import FrameRecord, StereoDataset, open_dataset
 from cupola.diagnosis import installed_versions
 from cupola.errors import ConfigError, DataError, StoreError
-from cupola.evaluation import Evaluation, EvaluationSettings, evaluate_maps
-from cupola.evaluation.summary import Judged
+from cupola.evaluation import Evaluation, EvaluationSettings, Judged, evaluate_maps
 from cupola.io import write_json
 from cupola.io.coco_panoptic import Annotation, Category, read_index, read_map
 from cupola.progress import progress
@@ -40,7 +39,7 @@ def evaluate(
     assignment: Path | None = None,
     out: Path | None = None,
 ) -> Evaluation:
-    """Score pseudo labels or predictions against truth: PQ, SQ, RQ, mIoU, accuracy, recall of objects.
+    """Score pseudo labels or predictions against truth: PQ, SQ, RQ, mIoU, accuracy, mask AP, recall of objects.
 
     Pseudo classes are first matched to true classes over all frames, as in the paper. Frames are matched by their key
     (or by the name of their left image); frames without a prediction or without truth are left out.
@@ -137,7 +136,8 @@ def _judged(
         target = dataset.truth(record, taxonomy)
         if target is not None:
             prediction = _resized(read_map(maps, annotation), target.classes.shape, annotation.key)
-            yield record.key, prediction, target, dataset.moving(record)
+            scores = {s.id: s.score for s in annotation.segments if s.score is not None}
+            yield Judged(record.key, prediction, target, dataset.moving(record), scores)
 
 
 def _resized(prediction: PanopticMap, size: tuple[int, ...], key: str) -> PanopticMap:

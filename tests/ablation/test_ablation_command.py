@@ -16,7 +16,7 @@ from cupola.data.synthetic import render
 from cupola.errors import CheckpointError, ConfigError, DataError, StoreError
 from cupola.io import write_ids
 from cupola.pseudo_labels import LabelStore, pseudo_label
-from cupola.pseudo_labels.detail import AS_FOUND
+from cupola.pseudo_labels.detail import AS_FOUND, DetailSettings
 from cupola.scoring import evaluate
 
 STREETS, FRAMES, HEIGHT, WIDTH = 2, 3, 80, 160
@@ -39,7 +39,7 @@ def ablation(street, tmp_path_factory, computed):
     inner = ClassicalCorrespondence.__call__
 
     def counting(self, clip):
-        computed[clip.key] += 1
+        computed[clip.key, clip.first.size] += 1
         return inner(self, clip)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -53,8 +53,11 @@ def row(ablation, table, name):
 
 
 def test_every_frame_is_matched_once_for_all_stores(ablation, computed):
-    assert len({one.row.store for one in ablation.rows if not one.row.missing}) == 3
-    assert len(computed) == PAIRS
+    """Small images once more, enlarged."""
+    assert len({one.row.store for one in ablation.rows if not one.row.missing}) == 6
+    assert len({key for key, _ in computed}) == PAIRS
+    assert {size for _, size in computed} == {(HEIGHT, WIDTH), (DetailSettings().rows, DetailSettings().rows * 2)}
+    assert len(computed) == 2 * PAIRS
     assert set(computed.values()) == {1}
     assert not (ablation.out / "kept").exists()
 
@@ -74,14 +77,22 @@ def test_rows_without_their_files_are_told_and_not_measured(ablation):
 
 @pytest.mark.parametrize(
     ("table", "name"),
-    [(6, "0.04"), (6, "0.14"), (5, "ego-motion, not aligned"), (5, "ego-motion, fused as cupola does")],
+    [
+        (6, "0.04"),
+        (6, "0.14"),
+        (5, "ego-motion, not aligned"),
+        (5, "ego-motion, fused as cupola does"),
+        (0, "all of it"),
+        (0, "small images not enlarged"),
+    ],
 )
 def test_a_row_equals_a_direct_run_with_its_settings(ablation, street, tmp_path_factory, table, name):
     """Figures, and every unfused file of the store that several rows share."""
     measured = row(ablation, table, name)
-    out = tmp_path_factory.getbasetemp() / "direct"  # one store, fused anew for each row
+    detail = measured.row.detail
+    out = tmp_path_factory.getbasetemp() / f"direct-{detail}"  # one store a detail, fused anew for each row
     direct = pseudo_label(
-        street, out=out, motion=measured.row.motion.part, detail=AS_FOUND, fusion=measured.row.fusion, seed=0, workers=1
+        street, out=out, motion=measured.row.motion.part, detail=detail, fusion=measured.row.fusion, seed=0, workers=1
     )
     assert evaluate(out, street).to_dict() == measured.evaluation.to_dict()
     store = ablation.out / "stores" / measured.row.store
@@ -172,7 +183,7 @@ def test_mistakes_are_told_before_any_work(ablation, street, tmp_path, capsys):
         with pytest.raises(error, match=sentence):
             ablate_pseudo_labels(data, out=out, workers=1, **arguments)
 
-    fails(ConfigError, "table must be one of 5, 6, 9, 10, 11, not 7", table=7)
+    fails(ConfigError, "table must be one of 5, 6, 9, 10, 11, 0, not 7", table=7)
     fails(CheckpointError, "nothing.ckpt", weights=AblationWeights(depthg=tmp_path / "nothing.ckpt"), data=None)
     (tmp_path / "fields").mkdir()
     fails(DataError, "has no file for frame", weights=AblationWeights(sea_raft=tmp_path / "fields"))

@@ -11,8 +11,11 @@ from cupola.ablation import AblationWeights, ablation_rows
 from cupola.ablation.ablation_report import as_text, percent, table_of
 from cupola.ablation.kept import kept
 from cupola.ablation.measure import DEPTHS, Measured, depth_ranges
-from cupola.ablation.rows import THRESHOLDS, folder_name
+from cupola.ablation.rows import OWN_TABLE, THRESHOLDS, folder_name
 from cupola.motion import EgoMotionSegmenter, Sf2se3Segmenter
+from cupola.pseudo_labels import FusionSettings
+from cupola.pseudo_labels.detail import AS_FOUND, DetailSettings
+from cupola.pseudo_labels.fuse import PAPER_FUSION
 from cupola.types import Instances
 
 MOTIONS = [EgoMotionSegmenter(), Sf2se3Segmenter(), Sf2se3Segmenter(runs=3)]
@@ -23,6 +26,7 @@ NAMES = [field.name for field in fields(AblationWeights)]
 
 
 @given(st.sets(st.sampled_from(NAMES)))
+@settings(deadline=None, max_examples=30)
 def test_exactly_the_rows_without_a_file_are_missing(given_names):
     rows = ablation_rows(AblationWeights(**dict.fromkeys(given_names, FILE)), EgoMotionSegmenter())
     text = " ".join(row.missing for row in rows)
@@ -33,6 +37,7 @@ def test_exactly_the_rows_without_a_file_are_missing(given_names):
 
 
 @given(st.sets(st.sampled_from(NAMES)), st.sampled_from(MOTIONS))
+@settings(deadline=None, max_examples=30)
 def test_rows_have_names_of_their_own_and_the_thresholds_share_a_store(given_names, motion):
     rows = ablation_rows(AblationWeights(**dict.fromkeys(given_names, FILE)), motion)
     assert len({(row.table, row.name) for row in rows}) == len(rows)
@@ -43,6 +48,19 @@ def test_rows_have_names_of_their_own_and_the_thresholds_share_a_store(given_nam
     for row in rows:
         parts = tuple(option.part for option in row.options)
         assert of_parts.setdefault(row.store, parts) == parts
+
+
+def test_the_own_rows_lead_from_the_defaults_to_the_paper_one_by_one():
+    rows = [row for row in ablation_rows(AblationWeights(), EgoMotionSegmenter()) if row.table == OWN_TABLE]
+    first, *others, last = [vars(row.detail) | vars(row.fusion) for row in rows]
+    assert first == vars(DetailSettings()) | vars(FusionSettings())
+    assert last == vars(AS_FOUND) | vars(PAPER_FUSION)
+    changed = [{name for name in first if row[name] != first[name]} for row in others]
+    assert sorted(changed, key=str) == sorted(({name} for name in first if last[name] != first[name]), key=str)
+    for row, chosen in zip(rows[1:-1], others, strict=True):
+        assert all(chosen[name] in (first[name], last[name]) for name in first)
+        assert (row.store == rows[0].store) == (row.detail == rows[0].detail)
+    assert rows[-1].store != rows[0].store
 
 
 def test_the_weights_given_decide_the_usual_parts():

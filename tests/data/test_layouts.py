@@ -10,6 +10,7 @@ import small_trees as trees
 from cupola.data import VideoFrame, detect_layout, open_dataset
 from cupola.data.cityscapes import MAX_CAMERA_DISTANCE
 from cupola.data.kitti_raw import CALIBRATION_DRIVES
+from cupola.data.kitti_validation import VALIDATION_FRAMES, is_person_drive
 from cupola.errors import CalibrationError, ConfigError, DataError, ImageError
 
 
@@ -152,6 +153,25 @@ class TestKittiRaw:
         assert len(CALIBRATION_DRIVES) == 5
         assert [record.sequence for record in dataset.records] == [f"{self.DRIVE}_sync"]
         assert any(checkerboard in note for note in dataset.notes)
+
+    def test_as_in_the_paper(self, tmp_path):
+        """2011_09_26_drive_0005 has frames 10 and 59 of the validation set; 0052 is no drive of people, 0053 is."""
+        drive, people, other = "2011_09_26_drive_0005", "2011_09_28_drive_0053", "2011_09_28_drive_0052"
+        checkerboard = sorted(CALIBRATION_DRIVES)[0]
+        frames = {drive: range(2, 19), people: [0, 1], other: [0, 1], checkerboard: [0], self.DRIVE: [10, 11]}
+        root = trees.kitti_raw(tmp_path, {name: list(numbers) for name, numbers in frames.items()})
+        everything, dataset = open_dataset(root), open_dataset(root, "kitti_raw_paper")
+        assert (everything.layout, dataset.layout) == ("kitti_raw", "kitti_raw_paper")
+        kept = {name: [record.number for record in records] for name, records in dataset.sequences.items()}
+        assert kept == {f"{drive}_sync": [2, 3, 4, 16, 17, 18], f"{other}_sync": [0, 1], f"{self.DRIVE}_sync": [10, 11]}
+        assert (4, 16) not in [(first.number, second.number) for first, second in dataset.pairs()]
+        assert [gap.after for gap in dataset.gaps()] == [f"{drive}_sync_0000000016"]
+        assert dataset.notes[1].startswith("left out as in the paper: 1 of the drives of people, and 11 frames of the")
+        assert set(dataset.records) < set(everything.records)
+
+    def test_the_paper_leaves_out_142_frames_of_29_drives(self):
+        assert (len(VALIDATION_FRAMES), sum(map(len, VALIDATION_FRAMES.values()))) == (29, 142)
+        assert not any(is_person_drive(drive) for drive in [*VALIDATION_FRAMES, *CALIBRATION_DRIVES])
 
     def test_missing_calibration(self, tmp_path):
         trees.kitti_raw(tmp_path, {self.DRIVE: [0, 1]})

@@ -7,7 +7,7 @@ import pytest
 
 from cupola.cli import main
 from cupola.errors import ConfigError, DataError, StoreError
-from cupola.evaluation import EvaluationSettings, Recall, evaluate_maps
+from cupola.evaluation import EvaluationSettings, Judged, Recall, evaluate_maps
 from cupola.io import write_ids, write_rgb
 from cupola.io.coco_panoptic import Annotation, Category, to_segments, write_index, write_map
 from cupola.scoring import evaluate
@@ -40,10 +40,10 @@ def pseudo(panoptic):
     return PanopticMap(table[panoptic.classes], panoptic.instances)
 
 
-def write_predictions(folder, maps):
+def write_predictions(folder, maps, scores=None):
     annotations = []
     for key, panoptic in maps.items():
-        ids, segments = to_segments(panoptic, [PSEUDO_OF[CAR]])
+        ids, segments = to_segments(panoptic, [PSEUDO_OF[CAR]], scores)
         write_map(folder / "panoptic" / f"{key}.png", ids)
         annotations.append(Annotation(key, f"{key}.png", f"{key}.png", *ids.shape, segments))
     write_index(folder / "panoptic.json", annotations, [Category(k, f"class {k}", k == 3) for k in range(4)], {})
@@ -94,6 +94,27 @@ def test_an_object_that_is_missing_is_missed_by_everything(tmp_path, data):
     assert result.matched.standard.pq[car] == pytest.approx(4 / (4 + 2))
 
 
+def test_ap_ranks_objects_by_the_scores_in_the_index(tmp_path, data):
+    """A false car on the sky is surer or less sure than the eight true ones."""
+
+    def with_false_car(panoptic):
+        classes, instances = panoptic.classes.copy(), panoptic.instances.copy()
+        classes[1:4, 30:38], instances[1:4, 30:38] = PSEUDO_OF[CAR], 5
+        return PanopticMap(classes, instances)
+
+    maps = {"000000": with_false_car(pseudo(true_map(truth_ids(0))))}
+    maps |= {f"{frame:06d}": pseudo(true_map(truth_ids(frame))) for frame in range(1, FRAMES)}
+    expected = {0.9: 8 / 9, 0.1: 1.0}
+    for score, ap in expected.items():
+        scores = {5: score, 26000: 0.5, 26001: 0.6}
+        result = evaluate(write_predictions(tmp_path / f"{score}", maps, scores), data)
+        assert (result.agnostic.ap, result.matched.precision.ap) == (pytest.approx(ap), pytest.approx(ap))
+        assert (result.agnostic.objects, result.agnostic.predicted) == (8, 9)
+        assert result.matched.precision.per_class[CAR] == result.matched.precision.ap == result.agnostic.small
+    unscored = evaluate(write_predictions(tmp_path / "unscored", maps), data)
+    assert unscored.agnostic.ap < 1
+
+
 def test_only_frames_that_were_predicted_are_scored(tmp_path, data):
     result = evaluate(predictions_of(tmp_path, frames=[1, 3]), data)
     assert result.keys == ("000001", "000003")
@@ -129,6 +150,9 @@ def test_the_result_is_written_and_its_assignment_can_be_used_again(tmp_path, da
     assert content["matched"]["standard"]["all"] == {"classes": 3, "pq": 1.0, "rq": 1.0, "sq": 1.0}
     assert content["matched"]["standard"]["per_class"]["car"]["true_positives"] == 8
     assert content["matched"]["standard"]["iou"] == {"road": 1.0, "sky": 1.0, "car": 1.0}
+    perfect = {"ap": 1.0, "ap50": 1.0, "ap75": 1.0, "small": 1.0, "medium": None, "large": None}
+    assert content["class_agnostic_ap"] == perfect | {"objects": 8, "predicted": 8}
+    assert content["matched"]["ap"] == content["class_agnostic_ap"] | {"per_class": {"car": 1.0}}
     assert content["versions"]["cupola"]
     assert content["objects"]["moving"] == {"found": 3, "share": 1.0, "total": 3}
     again = evaluate(folder, data, assignment=out / "result.json")
@@ -144,7 +168,14 @@ def test_the_command_prints_a_table_and_repeats_itself_from_its_config(tmp_path,
     folder, out = predictions_of(tmp_path, change=without_standing_car), tmp_path / "out"
     assert main(["evaluate", str(folder), str(data), "--out", str(out), "--settings.recall_area", "50"]) == 0
     table = capsys.readouterr().out
-    for words in ("4 frames, 4 pseudo classes", "standard protocol", "standing", "car, thing"):
+    for words in (
+        "4 frames, 4 pseudo classes",
+        "standard protocol",
+        "mask AP",
+        "class-agnostic",
+        "standing",
+        "car, thing",
+    ):
         assert words in table
     assert all(len(line) <= 120 for line in table.splitlines())
     result = (out / "result.json").read_bytes()
@@ -191,7 +222,7 @@ def test_the_careful_matching_shows_what_the_trap_costs():
     classes[:, 23:][classes[:, 23:] == 0] = 1
     classes[12, 24:28] = 1  # a few pixels of the car
     prediction = PanopticMap(classes, np.zeros_like(target.instances))
-    result = evaluate_maps([("0", prediction, target, None)], CITYSCAPES_19, np.zeros(3, bool))
+    result = evaluate_maps([Judged("0", prediction, target)], CITYSCAPES_19, np.zeros(3, bool))
     assert result.matched.semantic_assignment.tolist() == [SKY, CAR, ROAD]
     assert result.careful.semantic_assignment.tolist() == [SKY, SKY, ROAD]
     assert result.careful.semantic_standard.miou > result.matched.semantic_standard.miou
@@ -201,4 +232,4 @@ def test_maps_of_unequal_size_are_refused():
     small = PanopticMap(np.zeros((2, 2), np.int16), np.zeros((2, 2), np.int32))
     large = PanopticMap(np.zeros((2, 3), np.int16), np.zeros((2, 3), np.int32))
     with pytest.raises(ValueError, match="differ"):
-        evaluate_maps([("0", small, large, None)], CITYSCAPES_19, np.zeros(1, bool))
+        evaluate_maps([Judged("0", small, large)], CITYSCAPES_19, np.zeros(1, bool))

@@ -6,12 +6,14 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
 import yaml
 
 from cupola.correspondence import ClassicalCorrespondence
+from cupola.io import content_hash
 from cupola.motion import EgoMotionSegmenter
 from cupola.pseudo_labels import FusionSettings, LabelStore, Parts, label_with
 from cupola.semantics import OfflineSemantics
@@ -38,12 +40,27 @@ class FlatCorrespondence:
 
 
 @dataclass(frozen=True)
+class LearntCorrespondence(FlatCorrespondence):
+    """As flat, but with a file of weights, whose content alone counts, and a device that changes nothing."""
+
+    weights: Path = Path()
+    device: str = "auto"
+
+    may_differ: ClassVar[tuple[str, ...]] = ("device",)
+
+    def hashes(self):
+        return {"weights": content_hash(self.weights)}
+
+
+@dataclass(frozen=True)
 class BrightObjects:
     """An object where the image is bright: the square that `write_dataset` paints. The seed decides the score."""
 
     threshold: int = 200
     stop_at: str = ""
     """Ends the process at this frame, as a kill would."""
+
+    may_differ: ClassVar[tuple[str, ...]] = ("stop_at",)
 
     def __call__(self, clip, correspondence, seed):
         if clip.key == self.stop_at:
@@ -74,6 +91,17 @@ class GreySemantics:
 
     def load(self, path):
         return GreyModel.load(path)
+
+
+@dataclass(frozen=True)
+class KnownSemantics(GreySemantics):
+    """Needs no fitting, as a trained network."""
+
+    def choose(self, count):
+        return []
+
+    def fit_described(self, frames, seed):
+        return GreyModel(self.classes, 240, self.give_scores)
 
 
 @dataclass(frozen=True)

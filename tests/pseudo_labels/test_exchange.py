@@ -13,7 +13,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage1_doubles import contents, run, write_dataset
+from stage1_doubles import KnownSemantics, contents, double_parts, run, write_dataset
 from test_align import slow_align
 
 from cupola.cli import main
@@ -219,6 +219,59 @@ def test_another_fusion_or_other_statistics_only_fuse_anew(data, labels, tmp_pat
     images = import_labels(labels, data=data, out=store.path, statistics="images", classes=CLASSES, workers=1)
     assert images.rule.counts.total.sum() == len(KEYS) * HEIGHT * WIDTH
     assert images.things == store.things
+
+
+def test_an_import_has_a_report_of_what_is_known(data, labels, tmp_path):
+    store = import_labels(labels, data=data, out=tmp_path / "store", workers=1)
+    report = store.path / "report.html"
+    html = report.read_text()
+    assert f"Imported from {labels}" in html
+    assert "What each pseudo class looks like" in html
+    assert all(key in html for key in KEYS)
+    assert ">objects<" in html
+    assert ">disparity<" not in html
+    written = report.stat().st_mtime_ns
+    import_labels(labels, data=data, out=store.path, workers=1)
+    assert report.stat().st_mtime_ns == written
+    import_labels(labels, data=data, out=store.path, workers=1, fusion=FusionSettings(0.9, sizes=0, movable=0.0))
+    assert report.stat().st_mtime_ns > written
+
+
+def test_things_as_in_another_store(data, labels, tmp_path):
+    """Two frames without a mask, whose things are told by an import of all frames."""
+    whole = import_labels(labels, data=data, out=tmp_path / "whole", workers=1)
+    for key in KEYS[:2]:
+        write_label(tmp_path / "still", key, frame(KEYS.index(key))[0], np.zeros((HEIGHT, WIDTH)))
+    arguments = {"data": data, "out": tmp_path / "out", "workers": 1}
+    store = import_labels(tmp_path / "still", classes_from=whole.path, **arguments)
+    assert store.things == whole.things != ()
+    assert json.loads((store.path / "statistics.json").read_text())["counts_of"] == str(whole.path)
+    alone = import_labels(tmp_path / "still", classes=CLASSES, **arguments)
+    assert alone.things == ()
+    with pytest.raises(ConfigError, match=f"count {CLASSES} classes, not 5"):
+        import_labels(tmp_path / "still", classes_from=whole.path, classes=5, **arguments)
+
+
+def test_stage_one_takes_the_things_of_an_import_where_a_network_knows_the_classes(tmp_path):
+    """Labels of a video are given away and come back; another video, in which nothing moves, then has the same things
+    by the network that made them, and by no other."""
+    data = write_dataset(tmp_path / "video")
+    ours = run(data, tmp_path / "store", double_parts(semantics=KnownSemantics()), fusion=PAPER_FUSION)
+    export_labels(ours.path, out=tmp_path / "published", workers=1)
+    theirs = import_labels(tmp_path / "published", data=data, out=tmp_path / "back", workers=1)
+    still = write_dataset(tmp_path / "still", frames=4, empty=(0, 1, 2, 3), seed=5)
+
+    def label(out, semantics=None):
+        parts = double_parts() if semantics is None else double_parts(semantics=semantics)
+        return run(still, tmp_path / out, parts, fusion=PAPER_FUSION, classes_from=theirs.path)
+
+    store = label("known", KnownSemantics())
+    assert store.things == ours.things != ()
+    assert store.rule.counts.total.tolist() == theirs.rule.counts.total.tolist()
+    with pytest.raises(StoreError, match="holds imported labels, whose classes cannot be fitted to other frames"):
+        label("fitted")
+    with pytest.raises(StoreError, match="have 5 pseudo classes, but these semantics have 4"):
+        label("other", KnownSemantics(4))
 
 
 def test_another_place_is_refused(data, labels, tmp_path):

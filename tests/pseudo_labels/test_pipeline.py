@@ -1,4 +1,3 @@
-import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from stage1_doubles import (
     BrightObjects,
     FlatCorrespondence,
     GreySemantics,
+    LearntCorrespondence,
     contents,
     double_parts,
     run,
@@ -103,9 +103,6 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_files(data, finishe
     assert len((out / "frames.jsonl").read_text().splitlines()) == 3
     with pytest.raises(StoreError, match="is not finished; run the command that was making it again"):
         LabelStore.open(out)
-    manifest = json.loads((out / "manifest.json").read_text())
-    manifest["run"]["parts"]["motion"]["stop_at"] = ""  # the kill is no setting
-    (out / "manifest.json").write_text(json.dumps(manifest))
     run(data, out)
     assert contents(out) == contents(finished)
 
@@ -162,6 +159,23 @@ def test_other_settings_are_refused_by_name(data, store_copy, changed, named):
     with pytest.raises(StoreError, match=named.replace(".", r"\.")):
         run(data, store_copy, **changed)
     assert contents(store_copy) == before
+
+
+def test_the_device_and_the_place_of_weights_may_differ_but_not_what_is_in_them(data, tmp_path):
+    def parts(name, content, device):
+        (tmp_path / name).write_bytes(content)
+        return double_parts(correspondence=LearntCorrespondence(weights=tmp_path / name, device=device))
+
+    out = tmp_path / "out"
+    run(data, out, parts("first", b"same", "auto"))
+    before, manifest = contents(out), (out / "manifest.json").read_bytes()
+    times = (out / "timings.jsonl").read_bytes()
+    run(data, out, parts("second", b"same", "cpu"))
+    assert contents(out) == before
+    assert (out / "manifest.json").read_bytes() == manifest
+    assert (out / "timings.jsonl").read_bytes() == times
+    with pytest.raises(StoreError, match=r"made with parts\.correspondence\.sha256\.weights = "):
+        run(data, out, parts("third", b"other", "auto"))
 
 
 def test_other_data_is_refused(data, store_copy, tmp_path):

@@ -142,7 +142,9 @@ def test_the_features_scale_is_put_into_the_head():
 
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, rig, tmp_path, monkeypatch, after):
-    """Stopped right after a state was saved: early, with the probe about to begin, and with it begun."""
+    """Stopped right after a state was saved: early, with the probe about to begin, and with it begun. That features are
+    then kept no longer changes nothing."""
+    again = replace(SETTINGS, cache_gigabytes=0.0) if after == 5 else SETTINGS
     real, saved = StateFiles.save, []
 
     def stop(*arguments):
@@ -161,7 +163,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, rig, tmp_path, monkey
         file.write(json.dumps({"step": after + 1, "loss": 0.0}) + '\n{"step": ')  # a lost step, a torn line
     with monkeypatch.context() as patch:
         patch.setattr("cupola.semantics.learning.command.shutil.rmtree", lambda *_, **__: None)
-        learn_semantics(rig, out=tmp_path, backbone=BACKBONE, settings=SETTINGS)
+        learn_semantics(rig, out=tmp_path, backbone=BACKBONE, settings=again)
     assert_same(tmp_path, whole.out)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "views").iterdir()} == looked  # not again
 
@@ -196,6 +198,11 @@ def test_a_finished_run_is_only_told_again(whole, rig, monkeypatch):
 def test_other_settings_in_the_same_place(whole, rig):
     with pytest.raises(StoreError, match=r"holds a run of other settings \(settings.steps: 6 there, 7 now"):
         learn_semantics(rig, out=whole.out, backbone=BACKBONE, settings=replace(SETTINGS, steps=7))
+
+
+def test_what_only_costs_time_or_room_may_differ(whole, rig):
+    settings = replace(SETTINGS, cache_gigabytes=0.0, checkpoint_seconds=5.0)
+    assert learn_semantics(rig, out=whole.out, backbone=BACKBONE, settings=settings) == whole
 
 
 def test_farthest_points_and_pointwise_run_too(rig, tmp_path):

@@ -9,8 +9,9 @@ import numpy as np
 
 from cupola.ablation.measure import DEPTH_NAMES, DEPTH_TABLE, Measured
 from cupola.ablation.plots import plot_bars, plot_depths, plot_thresholds
-from cupola.ablation.rows import TITLES
+from cupola.ablation.rows import OWN_TABLE, TITLES
 from cupola.pseudo_labels import LabelStore
+from cupola.pseudo_labels.detail import AS_FOUND
 from cupola.pseudo_labels.fuse import PAPER_FUSION
 from cupola.pseudo_labels.label_report import shrink, spread
 from cupola.report import Figure, Gallery, Page, Table, write_page
@@ -32,6 +33,7 @@ NOTES: dict[int, str] = {
     10: "mIoU by depth: of the pseudo classes alone, before fusion, with one matching for all depths; depth from the "
     "stereo of these rows, pixels where it is unknown (the sky) are left out.",
     11: "moving: share of the true moving things of at least 100 px found at IoU > 0.5; false: objects that are none.",
+    OWN_TABLE: "Each row leaves out one thing of the first; the last is the paper's way.",
 }
 
 FIGURES = {
@@ -53,7 +55,7 @@ Palette = Sequence[tuple[int, int, int]]
 
 def numbers(rows: Sequence[Measured]) -> list[int]:
     """The tables that these rows are of."""
-    return sorted({one.row.table for one in rows})
+    return [number for number in TITLES if of_table(number, rows)]
 
 
 def of_table(number: int, rows: Sequence[Measured]) -> list[Measured]:
@@ -87,10 +89,11 @@ def percent(share: float | None) -> str:
 
 
 def made_with(one: Measured) -> str:
-    """The parts of a row, and what its fusion has that the paper's has not."""
+    """The parts of a row, and which settings of detail and fusion are not the paper's."""
     names = [option.name for option in one.row.options]
-    usual, fusion = vars(PAPER_FUSION), vars(one.row.fusion)
-    return ", ".join([*names, *(f"{name} {fusion[name]}" for name in fusion if fusion[name] != usual[name])])
+    settings = vars(one.row.detail) | vars(one.row.fusion)
+    usual = vars(AS_FOUND) | vars(PAPER_FUSION)
+    return ", ".join([*names, *(f"{name} {value}" for name, value in settings.items() if value != usual[name])])
 
 
 def as_text(table: Table) -> str:
@@ -128,7 +131,7 @@ def write_ablation_report(path: Path, rows: Sequence[Measured], stores: Path, fa
 
 def _pictures(measured: Sequence[Measured], stores: Path) -> Gallery:
     """Labels of a few frames, a column for each row that differs from the others by its parts or alignment."""
-    chosen = [one for one in measured if one.row.table != 6] or measured
+    chosen = [one for one in measured if one.row.table not in (6, OWN_TABLE)] or measured
     shown = {(one.row.store, one.row.fusion): one for one in reversed(chosen)}  # the first of equal rows gives its name
     shown = dict(reversed(shown.items()))
     labelled = [LabelStore.open(stores / store).fused_with(fusion) for store, fusion in shown]

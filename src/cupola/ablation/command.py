@@ -1,4 +1,5 @@
-"""`cupola ablate pseudo-labels`: the rows of the paper's ablation tables, from nothing or on a data set with truth.
+"""`cupola ablate pseudo-labels`: the rows of the paper's ablation tables and of our own, from nothing or on a data set
+with truth.
 
 OUT/street         the rendered street, where no data set is named
 OUT/stores/NAME    a label store for each way of finding the unfused results; rows that differ in fusion share one
@@ -76,7 +77,7 @@ def ablate_pseudo_labels(
     seed: int = 0,
     workers: int = 0,
 ) -> Ablation:
-    """What each part of stage 1 is worth: the paper's tables 5, 6, 9, 10 and 11, measured.
+    """What each part of stage 1 is worth: the paper's tables 5, 6, 9, 10 and 11, and what cupola adds, measured.
 
     Rows whose parts need weights that are not given are listed as not run. Run the same command again to go on after a
     stop.
@@ -86,9 +87,9 @@ def ablate_pseudo_labels(
         out: directory for everything; report.html in it is the thing to open.
         layout: layout of the data set; `auto` finds out.
         scale: factor for the image size.
-        table: only this table of the paper (5, 6, 9, 10 or 11); all by default.
+        table: only this table of the paper (5, 6, 9, 10 or 11), or 0, what cupola adds to the paper; all by default.
         weights: files that some rows need.
-        motion: method of the moving objects in tables 6, 9 and 10, by name, and its settings (paper: sf2se3).
+        motion: method of the moving objects in tables 6, 9, 10 and 0, by name, and its settings (paper: sf2se3).
         settings: what counts in the scores, such as the smallest area.
         limit: at most this many frames with truth, the first ones.
         every: take every K-th of them.
@@ -173,6 +174,7 @@ def _label(
             "correspondence": row.correspondence.part,
             "motion": row.motion.part,
             "semantics": row.semantics.part,
+            "detail": row.detail,
             "fusion": PAPER_FUSION,
             "limit": arguments["limit"],
             "every": arguments["every"],
@@ -201,6 +203,7 @@ def _remembering(row: Row, run: Sequence[Row], folder: Path) -> Parts:
         KeptCorrespondence(row.correspondence.part, found),
         KeptMotion(row.motion.part, folder / folder_name(row.correspondence, row.motion)),
         kept_semantics(row.semantics, sharing),
+        row.detail,
     )
 
 
@@ -277,6 +280,7 @@ def _plain_row(one: Measured) -> dict[str, Any]:
             for part, option in zip(("correspondence", "motion", "semantics"), row.options, strict=True)
         },
         "fusion": plain(row.fusion),
+        "detail": plain(row.detail),
         "not_run": row.missing or None,
         "store": None if row.missing else f"stores/{row.store}",
         "figures": plain_figures(one.figures()),

@@ -59,9 +59,14 @@ def _read(path: Path, *names: str) -> dict[str, np.ndarray] | None:
         return None
 
 
+def _name(frame: StereoFrame) -> str:
+    """Of what was found in the frame at its size."""
+    return f"{frame.key}_{frame.size[0]}x{frame.size[1]}.npz"
+
+
 @dataclass(frozen=True)
 class KeptCorrespondence:
-    """Flow and disparity of `inner`, in `folder`: 24 bytes and 3 flags a pixel."""
+    """Flow and disparity of `inner`, in `folder`, of images of each size: 24 bytes and 3 flags a pixel."""
 
     inner: CorrespondenceProvider
     folder: Path
@@ -70,26 +75,27 @@ class KeptCorrespondence:
         """As that of `inner`, where it has one."""
         check(self.inner, keys)
 
-    def _clip(self, key: str) -> Path:
-        return self.folder / "clips" / f"{key}.npz"
+    def _clip(self, frame: StereoFrame) -> Path:
+        return self.folder / "clips" / _name(frame)
 
     def __call__(self, clip: StereoClip) -> Correspondence:
         """Flow both ways and the disparity of both frames."""
-        return kept(self._clip(clip.key), Correspondence, lambda: self.inner(clip))
+        return kept(self._clip(clip.first), Correspondence, lambda: self.inner(clip))
 
     def disparity(self, frame: StereoFrame) -> tuple[Disparity, Known]:
         """Disparity of the left image [px] and where it is known."""
-        there = _read(self._clip(frame.key), "disparity", "disparity_valid")
+        there = _read(self._clip(frame), "disparity", "disparity_valid")
         if there is not None:
             return there["disparity"], there["disparity_valid"]
-        path = self.folder / "disparity" / f"{frame.key}.npz"
+        path = self.folder / "disparity" / _name(frame)
         found = kept(path, _Disparity, lambda: _Disparity(*self.inner.disparity(frame)))
         return found.disparity, found.valid
 
 
 @dataclass(frozen=True)
 class KeptMotion:
-    """Moving objects of `inner`, in `folder`, which belongs to one way of finding the correspondence."""
+    """Moving objects of `inner`, in `folder`, which belongs to one way of finding the correspondence, in images of each
+    size."""
 
     inner: MotionSegmenter
     folder: Path
@@ -100,7 +106,7 @@ class KeptMotion:
 
     def __call__(self, clip: StereoClip, correspondence: Correspondence, seed: int) -> Instances:
         """Objects on the clip's first frame."""
-        path = self.folder / f"{clip.key}.npz"
+        path = self.folder / _name(clip.first)
         return kept(path, Instances, lambda: self.inner(clip, correspondence, seed), compress=True)
 
 

@@ -13,8 +13,14 @@ from jaxtyping import Bool, Float32, UInt8
 from cupola.ablation.rows import Row
 from cupola.correspondence import CorrespondenceProvider
 from cupola.data import FrameRecord, StereoDataset
-from cupola.evaluation import ConfusionMatrix, Evaluation, EvaluationSettings, evaluate_maps, match_classes
-from cupola.evaluation.summary import Judged
+from cupola.evaluation import (
+    ConfusionMatrix,
+    Evaluation,
+    EvaluationSettings,
+    Judged,
+    evaluate_maps,
+    match_classes,
+)
 from cupola.io import read_ids, write_ids
 from cupola.pseudo_labels import FusionSettings, LabelStore
 from cupola.taxonomy import CITYSCAPES_19
@@ -99,7 +105,8 @@ def _judged(store: LabelStore) -> Iterator[Judged]:
         record = store.record(key)
         truth = store.dataset.truth(record, CITYSCAPES_19)
         if truth is not None:
-            yield key, store.label(key), truth, store.dataset.moving(record)
+            scores = dict(enumerate(store.entries[key].scores, 1))
+            yield Judged(key, store.label(key), truth, store.dataset.moving(record), scores)
 
 
 def miou_by_depth(store: LabelStore, depth: Path) -> dict[str, float]:

@@ -1,4 +1,5 @@
-"""The rows of the paper's tables 5, 6, 9, 10 and 11 (spec-stage1 6.7): what each switches, and the paper's figure."""
+"""The rows of the paper's tables 5, 6, 9, 10 and 11 (spec-stage1 6.7), and of a table of what cupola does beyond the
+paper: what each switches, and the paper's figure."""
 
 from __future__ import annotations
 
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cupola.ablation.settings import AblationWeights
-from cupola.config import plain
+from cupola.config import indifferent, plain
 from cupola.correspondence import ClassicalCorrespondence, FileCorrespondence, RaftCorrespondence
 from cupola.motion import MaskCutSegmenter, MotionSegmenter, Sf2se3Segmenter
 from cupola.pseudo_labels import FusionSettings
+from cupola.pseudo_labels.detail import AS_FOUND, DetailSettings
 from cupola.pseudo_labels.fuse import PAPER_FUSION
 from cupola.pseudo_labels.pipeline import HasHashes
 from cupola.semantics import DepthgSemantics, OfflineSemantics
+
+OWN_TABLE = 0
+"""The table that the paper has not."""
 
 TITLES: dict[int, str] = {
     5: "Table 5: what the parts add",
@@ -24,7 +29,9 @@ TITLES: dict[int, str] = {
     9: "Table 9: flow and disparity",
     10: "Table 10: semantics at two scales",
     11: "Table 11: moving objects",
+    OWN_TABLE: "Beyond the paper: what cupola does by default",
 }
+"""In the order in which they are shown."""
 
 THRESHOLDS = {0.04: 17.8, 0.06: 18.1, 0.08: 18.1, 0.10: 18.1, 0.12: 17.7, 0.14: 16.7}
 """Thing threshold -> the paper's PQ (table 6)."""
@@ -50,6 +57,7 @@ class Row:
     motion: Option
     semantics: Option
     fusion: FusionSettings = PAPER_FUSION
+    detail: DetailSettings = AS_FOUND
 
     @property
     def options(self) -> tuple[Option, Option, Option]:
@@ -65,12 +73,21 @@ class Row:
     @property
     def store(self) -> str:
         """Name of the label store that the row is read from: rows that differ in fusion alone share one."""
-        return folder_name(*self.options)
+        name = folder_name(*self.options)
+        if self.detail == AS_FOUND:
+            return name
+        return f"{name}_rows-{self.detail.rows}{'_outlines' if self.detail.outlines else ''}"
 
 
 def folder_name(*options: Option) -> str:
     """A name for results of these parts: what they are called, and a digest of their settings and files of weights."""
-    described = [[plain(one.part), one.part.hashes() if isinstance(one.part, HasHashes) else {}] for one in options]
+    described = [
+        [
+            {name: value for name, value in (plain(one.part) or {}).items() if name not in indifferent(one.part)},
+            one.part.hashes() if isinstance(one.part, HasHashes) else {},
+        ]
+        for one in options
+    ]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
     return "_".join([*(option.name for option in options), digest])
 
@@ -78,7 +95,7 @@ def folder_name(*options: Option) -> str:
 def ablation_rows(weights: AblationWeights, motion: MotionSegmenter) -> tuple[Row, ...]:
     """All rows, in the order of the tables. motion: of the rows that do not switch it."""
     usual = _Usual.of(weights, motion)
-    rows = (_parts, _thresholds, _correspondences, _scales, _motions)
+    rows = (_parts, _thresholds, _correspondences, _scales, _motions, _own)
     return tuple(row for table in rows for row in table(weights, usual))
 
 
@@ -193,3 +210,18 @@ def _motions(weights: AblationWeights, usual: _Usual) -> list[Row]:
         usual.row(11, "SF2SE3 once", None, motion=SINGLE),
     ]
     return rows if usual.motion == ENSEMBLE else [*rows, usual.row(11, usual.motion.name, None)]
+
+
+def _own(weights: AblationWeights, usual: _Usual) -> list[Row]:
+    """All that cupola does by default, each of it left out, and nothing of it, which is the paper's way."""
+    detail, fusion = DetailSettings(), FusionSettings()
+    variants = [
+        ("all of it", detail, fusion),
+        ("small images not enlarged", replace(detail, rows=AS_FOUND.rows), fusion),
+        ("outlines not drawn anew", replace(detail, outlines=AS_FOUND.outlines), fusion),
+        ("masks of stuff ignored", detail, replace(fusion, stuff_instances=PAPER_FUSION.stuff_instances)),
+        ("movable stuff not ignored", detail, replace(fusion, movable=PAPER_FUSION.movable)),
+        ("things told apart by pseudo class, not by size", detail, replace(fusion, sizes=PAPER_FUSION.sizes)),
+        ("nothing of it", AS_FOUND, PAPER_FUSION),
+    ]
+    return [usual.row(OWN_TABLE, name, None, detail=how, fusion=rules) for name, how, rules in variants]

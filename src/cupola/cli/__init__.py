@@ -21,7 +21,7 @@ VERBS = {
     "self-train": "stage 3: the network teaches itself on images without labels",
     "finetune": "a network learns true classes from a few annotated images, or from many",
     "predict": "panoptic maps of single images",
-    "evaluate": "PQ, SQ, RQ, mIoU and accuracy against truth",
+    "evaluate": "PQ, SQ, RQ, mIoU, accuracy and AP against truth",
     "ablate pseudo-labels": "what each part of stage 1 is worth: the paper's tables, measured",
     "ablate training": "what each part of training is worth: the paper's table 7c on rendered streets",
     "weights list": "published weights: what there is, licences, where they are",

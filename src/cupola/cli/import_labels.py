@@ -17,4 +17,5 @@ def show(store: LabelStore) -> None:
     print(f"{store.num_classes} pseudo classes: {len(split.things)} of things, {len(split.stuff)} of stuff")
     for class_id in split.things:
         print(f"  class {class_id} is of things: {100 * ratio[class_id]:.1f} % of its pixels are in masks")
+    print(f"report: {store.path / 'report.html'}")
     print(f"next: cupola train {store.path} --out NETWORK")

@@ -13,9 +13,16 @@ from cupola.errors import ConfigError, DataError
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
-    for layout in (kitti_odometry.LAYOUT, kitti_raw.LAYOUT, kitti_2015.LAYOUT, cityscapes.LAYOUT, folder.LAYOUT)
+    for layout in (
+        kitti_odometry.LAYOUT,
+        kitti_raw.LAYOUT,
+        kitti_raw.PAPER_LAYOUT,
+        kitti_2015.LAYOUT,
+        cityscapes.LAYOUT,
+        folder.LAYOUT,
+    )
 }
-"""Every layout, in the order in which `auto` tries them."""
+"""Every layout, in the order in which `auto` tries them (so it never takes kitti_raw_paper)."""
 
 
 def detect_layout(root: Path) -> str:

@@ -1,9 +1,9 @@
 """KITTI raw: `<day>/<drive>_sync/image_02/data/FFFFFFFFFF.png` (left colour), `image_03` (right), rectified and
 synchronised; `<day>/calib_cam_to_cam.txt`; `image_02/timestamps.txt` (spec-stage1 1.3).
 
-Takes the data set, one day, or one drive. The five calibration drives show a checkerboard and are left out. (The
-published method also leaves out 80 short drives of 2011_09_28 and the frames around the KITTI panoptic validation set;
-that belongs to an evaluation protocol, not to the layout.)
+Takes the data set, one day, or one drive. The five calibration drives show a checkerboard and are left out. The layout
+`kitti_raw_paper`, which is never found but must be named, is what the paper trains on: it also leaves out the drives of
+the category Person and all that is near the KITTI panoptic validation set (`kitti_validation`).
 
 Margins as published: top 5 % and bottom 20 % are unknown. No part of the ego car is in these images, so for near cars
 `dataclasses.replace(dataset, margins=Margins())` keeps more.
@@ -12,11 +12,13 @@ Margins as published: top 5 % and bottom 20 % are unknown. No part of the ego ca
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cupola.data.dataset import FrameRecord, Margins, StereoDataset
 from cupola.data.kitti_calibration import read_kitti_calibration
+from cupola.data.kitti_validation import VALIDATION_WINDOW, is_near_validation, is_person_drive
 from cupola.data.listing import Layout, frame_number, match_images, subdirectories
 from cupola.errors import DataError
 from cupola.progress import progress
@@ -106,4 +108,23 @@ def read(root: Path) -> StereoDataset:
     return StereoDataset(LAYOUT.name, root, tuple(records), PAPER_MARGINS, notes=tuple(notes))
 
 
+def read_as_in_the_paper(root: Path) -> StereoDataset:
+    """As `read`, without the frames that the paper leaves out."""
+    dataset = read(root)
+    drives = {name: name.removesuffix("_sync") for name in dataset.sequences}
+    people = [name for name, drive in drives.items() if is_person_drive(drive)]
+    outside = [record for record in dataset.records if record.sequence not in people]
+    kept = [record for record in outside if not is_near_validation(drives[record.sequence], record.number)]
+    validation = len(outside) - len(kept)
+    note = (
+        f"left out as in the paper: {len(people)} of the drives of people, and {validation} frames of the KITTI "
+        f"panoptic validation set or within {VALIDATION_WINDOW} frames of it"
+    )
+    return replace(dataset, layout=PAPER_LAYOUT.name, records=tuple(kept), notes=(*dataset.notes, note))
+
+
 LAYOUT = Layout("kitti_raw", "DAY/DRIVE_sync/image_02/data, image_03/data and DAY/calib_cam_to_cam.txt", matches, read)
+
+PAPER_LAYOUT = Layout(
+    "kitti_raw_paper", "what kitti_raw does, and leaves out what the paper does", matches, read_as_in_the_paper
+)

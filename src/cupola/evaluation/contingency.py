@@ -6,11 +6,11 @@ are not kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Int64, Integer
+from jaxtyping import Bool, Float64, Int64, Integer
 
 from cupola.types import VOID
 
@@ -20,29 +20,32 @@ class Contingency:
     """Pairs of segments of one image that share pixels.
 
     predicted, true: (class, instance) of the k pairs, negative classes as (`VOID`, 0); areas: pixels of each pair;
-    crowd: pairs whose true segment is a crowd, a region of several objects.
+    crowd: pairs whose true segment is a crowd, a region of several objects; scores: of the predicted segment of each
+    pair, 1 where none was given.
     """
 
     predicted: Int64[np.ndarray, "k 2"]
     true: Int64[np.ndarray, "k 2"]
     areas: Int64[np.ndarray, "k"]
     crowd: Bool[np.ndarray, "k"]
+    scores: Float64[np.ndarray, "k"]
 
 
 def contingency(
     prediction: Integer[np.ndarray, "h w 2"],
     target: Integer[np.ndarray, "h w 2"],
     crowds: Iterable[tuple[int, int]] = (),
+    scores: Mapping[int, float] | None = None,
 ) -> Contingency:
     """Counts an image. prediction, target: (class, instance) of each pixel, instances not negative; a negative class is
-    void. crowds: (class, instance) of true segments that stand for several objects.
+    void. crowds: (class, instance) of true segments that stand for several objects; scores: of predicted instances.
 
     Maps consist of runs of equal pixels along a row, so only the runs are sorted: a few milliseconds for 1024 x 2048.
     """
     packed_prediction, packed_target = _pack(prediction), _pack(target)
     if packed_prediction.size == 0:
         empty = np.zeros((0, 2), np.int64)
-        return Contingency(empty, empty, np.zeros(0, np.int64), np.zeros(0, bool))
+        return Contingency(empty, empty, np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0))
     changes = (packed_prediction[1:] != packed_prediction[:-1]) | (packed_target[1:] != packed_target[:-1])
     starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
     lengths = np.diff(starts, append=packed_prediction.size)
@@ -54,7 +57,10 @@ def contingency(
     crowd = np.zeros(len(pairs), bool)
     for segment in crowds:
         crowd |= (true_pairs == segment).all(1)
-    return Contingency(_unpack(predicted[pairs // len(true)]), true_pairs, areas, crowd)
+    guessed = _unpack(predicted[pairs // len(true)])
+    known = scores or {}
+    score = np.array([known.get(instance, 1.0) for instance in guessed[:, 1].tolist()], np.float64)
+    return Contingency(guessed, true_pairs, areas, crowd, score)
 
 
 def _pack(segments: Integer[np.ndarray, "h w 2"]) -> Int64[np.ndarray, "n"]:
@@ -76,7 +82,7 @@ def without_small_things(table: Contingency, is_thing: Bool[np.ndarray, "c"], mi
     area = np.bincount(index, table.areas, len(segments))
     small = (area < min_area) & (segments[:, 1] > 0) & thing_classes(segments[:, 0], is_thing)
     true = np.where(small[index][:, None], np.array([VOID, 0]), table.true)
-    return Contingency(table.predicted, true, table.areas, table.crowd & ~small[index])
+    return replace(table, true=true, crowd=table.crowd & ~small[index])
 
 
 def thing_classes(classes: Int64[np.ndarray, "n"], is_thing: Bool[np.ndarray, "c"]) -> Bool[np.ndarray, "n"]:

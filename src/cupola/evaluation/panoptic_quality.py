@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,9 +75,11 @@ class PanopticQuality:
         prediction: Integer[np.ndarray, "h w 2"],
         target: Integer[np.ndarray, "h w 2"],
         crowds: Iterable[tuple[int, int]] = (),
+        scores: Mapping[int, float] | None = None,
     ) -> None:
-        """Adds one image. crowds: (class, instance) of true segments that stand for several objects."""
-        self.images.append(contingency(prediction, target, crowds))
+        """Adds one image. crowds: (class, instance) of true segments that stand for several objects; scores: of
+        predicted instances, for AP alone (`average_precision` of `images`)."""
+        self.images.append(contingency(prediction, target, crowds, scores))
 
     def compute(
         self,

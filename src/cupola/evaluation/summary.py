@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from cupola.errors import ConfigError
+from cupola.evaluation.average_precision import AveragePrecision, agnostic_average_precision, average_precision
 from cupola.evaluation.contingency import Contingency, contingency, without_small_things
 from cupola.evaluation.matching import match_classes
 from cupola.evaluation.panoptic_quality import PanopticScores, panoptic_scores
@@ -18,8 +19,17 @@ from cupola.evaluation.semantic import ConfusionMatrix, SemanticScores, confusio
 from cupola.taxonomy import Taxonomy
 from cupola.types import PanopticMap
 
-Judged = tuple[str, PanopticMap, PanopticMap, frozenset[int] | None]
-"""Key, prediction (pseudo classes), truth (classes of a taxonomy), and the true instances that move (None: unknown)."""
+
+@dataclass(frozen=True)
+class Judged:
+    """A frame with its prediction in pseudo classes and its truth in classes of a taxonomy. moving: true instances that
+    move, None = unknown; scores: of predicted instances, 1 where none is given."""
+
+    key: str
+    prediction: PanopticMap
+    truth: PanopticMap
+    moving: frozenset[int] | None = None
+    scores: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class MatchedScores:
-    """Scores under one matching. assignment: class of each pseudo class for PQ (things and stuff apart),
+    """Scores under one matching. assignment: class of each pseudo class for PQ and AP (things and stuff apart),
     semantic_assignment: for mIoU and accuracy (all together); `VOID` = stands for nothing.
 
     The published protocol forgives void in the prediction, the standard one does not.
@@ -58,6 +68,7 @@ class MatchedScores:
     published: PanopticScores
     semantic_standard: SemanticScores
     semantic_published: SemanticScores
+    precision: AveragePrecision
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,8 @@ class Evaluation:
 
     matched: by the paper's matching (Hungarian, then largest overlap; classes absent from the truth left out);
     careful: without Hungarian pairs that hardly overlap; the difference is what the "matching trap" costs.
-    fixed: the assignment was given, so both are the same. void_share: share of the judged pixels predicted void.
+    agnostic: AP of things of whatever class, without a matching. fixed: the assignment was given, so `matched` and
+    `careful` are the same. void_share: share of the judged pixels predicted void.
     """
 
     keys: tuple[str, ...]
@@ -75,13 +87,15 @@ class Evaluation:
     settings: EvaluationSettings
     matched: MatchedScores
     careful: MatchedScores
+    agnostic: AveragePrecision
     objects: ObjectCounts
     void_share: float
     fixed: bool = False
 
     def table(self) -> str:
-        """The scores as text: both protocols, the matching trap, recall, and a line a class."""
-        return "\n".join([self._heading(), *_score_lines(self), "", *_recall_lines(self), "", *_class_lines(self)])
+        """The scores as text: both protocols, the matching trap, AP, recall, and a line a class."""
+        parts = [_score_lines(self), _precision_lines(self), _recall_lines(self), _class_lines(self)]
+        return "\n".join([self._heading(), "\n\n".join("\n".join(lines) for lines in parts)])
 
     def _heading(self) -> str:
         frames = f"{len(self.keys)} frame" + ("s" if len(self.keys) != 1 else "")
@@ -101,6 +115,7 @@ class Evaluation:
             "assignment_given": self.fixed,
             "matched": _matched_dict(self.matched, self.taxonomy.names),
             "careful": _matched_dict(self.careful, self.taxonomy.names),
+            "class_agnostic_ap": _precision_dict(self.agnostic),
             "objects": _plain({**asdict(self.objects), **_shares(self.objects)}),
             "void_share": _plain(self.void_share),
         }
@@ -116,21 +131,22 @@ def evaluate_maps(
     """Scores predictions in pseudo classes 0..p-1 against truth in the classes of `taxonomy`.
 
     The pseudo classes are matched over all maps together; `assignment` (class of each pseudo class) replaces the
-    matching. True pixels of a thing class without instance are crowds in the standard protocol. Maps are taken one at a
-    time and not kept. Raises `ValueError` where a prediction and its truth differ in size.
+    matching. True pixels of a thing class without instance are crowds in the standard protocol and for AP. Maps are
+    taken one at a time and not kept. Raises `ValueError` where a prediction and its truth differ in size.
     """
     is_thing = np.array(taxonomy.is_thing, bool)
     keys: list[str] = []
     images: list[Contingency] = []
     moving: list[frozenset[int] | None] = []
     crowds = [(int(c), 0) for c in np.flatnonzero(is_thing)]
-    for key, prediction, target, movers in maps:
-        if prediction.classes.shape != target.classes.shape:
-            raise ValueError(f"{key}: prediction {prediction.classes.shape} and truth {target.classes.shape} differ")
-        table = contingency(prediction.stacked(), target.stacked(), crowds)
-        keys.append(key)
+    for one in maps:
+        size, true_size = one.prediction.classes.shape, one.truth.classes.shape
+        if size != true_size:
+            raise ValueError(f"{one.key}: prediction {size} and truth {true_size} differ")
+        table = contingency(one.prediction.stacked(), one.truth.stacked(), crowds, one.scores)
+        keys.append(one.key)
         images.append(without_small_things(table, is_thing, settings.min_thing_area))
-        moving.append(movers)
+        moving.append(one.moving)
     confusion = confusion_of(images, len(pseudo_is_thing), len(taxonomy))
 
     def scores(minimum_iou: float) -> MatchedScores:
@@ -154,6 +170,7 @@ def evaluate_maps(
         settings,
         matched,
         scores(settings.minimum_iou),
+        agnostic_average_precision(images, is_thing, pseudo_is_thing),
         count_objects(zip(images, moving, strict=True), is_thing, pseudo_is_thing, settings.recall_area),
         float(void / judged) if judged else float("nan"),
         assignment is not None,
@@ -174,6 +191,7 @@ def _matched(
         panoptic_scores(images, is_thing, "published", assignment),
         confusion.compute(semantic_assignment, "standard"),
         confusion.compute(semantic_assignment, "published"),
+        average_precision(images, is_thing, assignment),
     )
 
 
@@ -201,6 +219,23 @@ def _score_lines(result: Evaluation) -> list[str]:
     return lines
 
 
+def _precision_lines(result: Evaluation) -> list[str]:
+    lines = [
+        f"{'mask AP of things':34}{'AP':>7}{'AP50':>7}{'AP75':>7}{'small':>9}{'medium':>9}{'large':>9}"
+        f"{'true':>7}{'predicted':>11}"
+    ]
+    rows = [("class-agnostic", result.agnostic), ("classes matched as for PQ", result.matched.precision)]
+    if not result.fixed:
+        rows.append((f"  only pairs of IoU > {result.settings.minimum_iou:g}", result.careful.precision))
+    for name, scores in rows:
+        lines.append(
+            f"  {name:32}{_percent(scores.ap)}{_percent(scores.ap50)}{_percent(scores.ap75)}"
+            f"{_percent(scores.small, 9)}{_percent(scores.medium, 9)}{_percent(scores.large, 9)}"
+            f"{scores.objects:7}{scores.predicted:11}"
+        )
+    return lines
+
+
 def _recall_lines(result: Evaluation) -> list[str]:
     objects = result.objects
     lines = [f"{f'true things of {result.settings.recall_area} px or more':34}{'found':>7}{'of':>7}{'recall':>9}"]
@@ -221,8 +256,8 @@ def _class_lines(result: Evaluation) -> list[str]:
     """A line for each class that occurs, in the standard protocol and the paper's matching."""
     scores, semantic = result.matched.standard, result.matched.semantic_standard
     lines = [
-        f"{'class (standard protocol)':34}{'PQ':>7}{'SQ':>7}{'RQ':>7}{'IoU':>9}{'true':>7}{'missed':>9}{'false':>7}"
-        "  pseudo classes"
+        f"{'class (standard protocol)':34}{'PQ':>7}{'SQ':>7}{'RQ':>7}{'IoU':>9}{'AP':>7}"
+        f"{'true':>9}{'missed':>9}{'false':>7}  pseudo classes"
     ]
     for c in np.flatnonzero(scores.counted):
         pseudo = ", ".join(str(p) for p in np.flatnonzero(result.matched.assignment == c)) or "none"
@@ -230,7 +265,8 @@ def _class_lines(result: Evaluation) -> list[str]:
         lines.append(
             f"  {result.taxonomy.names[c] + ', ' + kind:32}{_percent(scores.pq[c])}{_percent(scores.sq[c])}"
             f"{_percent(scores.rq[c])}{_percent(semantic.iou[c], 9)}"
-            f"{scores.true_positives[c] + scores.false_negatives[c]:7}{scores.false_negatives[c]:9}"
+            f"{_percent(result.matched.precision.per_class[c])}"
+            f"{scores.true_positives[c] + scores.false_negatives[c]:9}{scores.false_negatives[c]:9}"
             f"{scores.false_positives[c]:7}  {pseudo}"
         )
     return lines
@@ -242,6 +278,7 @@ def _matched_dict(scores: MatchedScores, names: tuple[str, ...]) -> dict[str, An
         "semantic_assignment": scores.semantic_assignment.tolist(),
         "standard": _panoptic_dict(scores.standard, names) | _semantic_dict(scores.semantic_standard, names),
         "published": _panoptic_dict(scores.published, names) | _semantic_dict(scores.semantic_published, names),
+        "ap": _precision_dict(scores.precision, names),
     }
 
 
@@ -259,6 +296,15 @@ def _panoptic_dict(scores: PanopticScores, names: tuple[str, ...]) -> dict[str, 
 def _semantic_dict(scores: SemanticScores, names: tuple[str, ...]) -> dict[str, Any]:
     iou = {name: _plain(value) for name, value in zip(names, scores.iou.tolist(), strict=True) if not np.isnan(value)}
     return {"miou": _plain(scores.miou), "accuracy": _plain(scores.accuracy), "iou": iou}
+
+
+def _precision_dict(scores: AveragePrecision, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """names: of the classes, where they are told apart."""
+    content = {name: _plain(value) for name, value in asdict(scores).items() if name != "per_class"}
+    if not names:
+        return content
+    per_class = zip(names, scores.per_class.tolist(), strict=True)
+    return content | {"per_class": {name: _plain(value) for name, value in per_class if not np.isnan(value)}}
 
 
 def _shares(objects: ObjectCounts) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from cupola.errors import DataError
-from cupola.evaluation import Evaluation, evaluate_maps
-from cupola.evaluation.summary import Judged
+from cupola.evaluation import Evaluation, Judged, evaluate_maps
 from cupola.finetuning.annotated import Annotated
 from cupola.prediction import Predictor
 from cupola.progress import progress
@@ -85,7 +84,8 @@ def _judged(predictor: Predictor, annotated: Annotated) -> Iterator[Judged]:
         keys = annotated.keys[start : start + AT_ONCE]
         images, truths = zip(*(annotated.read(key) for key in keys), strict=True)
         for key, prediction, truth in zip(keys, predictor.batch(images), truths, strict=True):
-            yield key, prediction.panoptic, truth, None
+            scores = {s.id: s.score for s in prediction.segments if s.score is not None}
+            yield Judged(key, prediction.panoptic, truth, scores=scores)
 
 
 def require_comparable(train: Annotated, validate: Annotated) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cupola import __version__
 from cupola.config import save_config
-from cupola.data import StereoDataset, open_dataset
+from cupola.data import StereoDataset, kitti_raw, open_dataset
 from cupola.data.resizing import scaled_size
 from cupola.engines import Engine, choose_engine
 from cupola.errors import ConfigError, DataError, ImageError, StoreError
@@ -29,6 +29,7 @@ from cupola.pseudo_labels.journal import (
     sole_writer,
     write_frames,
 )
+from cupola.pseudo_labels.label_report import REPORT, is_outdated, write_label_report
 from cupola.pseudo_labels.published import (
     SPLIT,
     SPLIT_SUFFIX,
@@ -74,6 +75,7 @@ def import_labels(
     scale: float | None = None,
     classes: int | None = None,
     statistics: Counted = "auto",
+    classes_from: Path | None = None,
     fusion: FusionSettings = PAPER_FUSION,
     workers: int = 0,
 ) -> LabelStore:
@@ -97,12 +99,14 @@ def import_labels(
         statistics: what things and stuff are told apart by. `auto`: pseudo_classes_split_*.pt if there are any, and
             an error if these do not count exactly these images; `files`: they, whatever they count, for instance where
             you have a part of the images; `images`: the images are counted anew and the files are left alone.
+        classes_from: a finished label store of the same pseudo classes, such as an import of the training labels, whose
+            thing/stuff split to take over; no statistics are then looked for.
         fusion: which classes are things and what is ignored; the paper's rules unless told otherwise (the published
             Cityscapes configuration has --fusion.ignore_thing_without_instance false).
         workers: processes; 0 takes as many as there are cores.
 
     Returns:
-        The finished label store.
+        The finished label store; report.html in it shows some of the labels and what each pseudo class looks like.
 
     Raises:
         DataError: the labels do not fit together, or do not fit the data set; or one of them is damaged (`ImageError`).
@@ -114,7 +118,8 @@ def import_labels(
     arguments = dict(locals())
     dataset = open_dataset(data, layout)
     files = labels_of_frames(list_labels(labels), dataset)
-    counted = _counts_of_files(labels, statistics)
+    other = None if classes_from is None else LabelStore.open(classes_from)
+    counted = _counts_of_files(labels, statistics) if other is None else other.rule.counts
     num_classes = _number_of_classes(labels, classes, counted)
     sizes = _sizes(dataset, files)
     dataset = replace(dataset, scale=_scale(dataset, sizes, scale))
@@ -124,14 +129,18 @@ def import_labels(
         save_config(out / "config.yaml", **arguments)
         with choose_engine(workers, len(items) // READ_IN_PASSING) as engine:
             done, is_new = _read_labels(ImportLabel(out, num_classes), items, engine)
-            if counted is not None and statistics == "auto":
+            if other is None and counted is not None and statistics == "auto":
                 _require_same_counts(labels, counted, summed((entry.raw for entry in done.values()), num_classes))
             rule = FusionRule.of(done.values(), num_classes, fusion)
             if counted is not None:
                 rule = replace(rule, counts=counted)
             if is_new or not _is_fused(out, rule):
-                fuse_frames(out, dataset, rule, done, "this store" if counted is None else str(labels), engine)
-    return LabelStore.open(out)
+                source = "this store" if counted is None else str(labels if other is None else other.path)
+                fuse_frames(out, dataset, rule, done, source, engine)
+    store = LabelStore.open(out)
+    if is_outdated(out / REPORT, store):
+        write_label_report(out / REPORT, store, dataset, [(record, record) for record in dataset.records], None)
+    return store
 
 
 @dataclass(frozen=True)
@@ -205,7 +214,7 @@ def _number_of_classes(labels: Path, told: int | None, counted: ClassStatistics 
             f"nothing in {labels} tells how many pseudo classes there are; tell it with --classes (27 in the paper)"
         )
     if told is not None and told != number:
-        raise ConfigError(f"{SPLIT}*{SPLIT_SUFFIX} in {labels} count {number} classes, not {told}; leave --classes out")
+        raise ConfigError(f"the statistics of {labels} count {number} classes, not {told}; leave --classes out")
     if not 1 <= number <= UNKNOWN:
         raise ConfigError(f"labels of 8 bits hold 1 to {UNKNOWN} classes, not {number}")
     return number
@@ -238,7 +247,7 @@ def _scale(dataset: StereoDataset, sizes: Mapping[str, tuple[Size, Size]], told:
     found = whole_frame_scale(kinds)
     if found is not None:
         return found
-    if dataset.layout == "kitti_raw":
+    if dataset.layout in (kitti_raw.LAYOUT.name, kitti_raw.PAPER_LAYOUT.name):
         return 1.0
     (height, width), (full_height, full_width) = kinds[0]
     raise ConfigError(

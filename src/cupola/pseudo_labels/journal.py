@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,10 +152,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def begin(out: Path, manifest: Mapping[str, Any]) -> None:
+def begin(out: Path, manifest: Mapping[str, Any], free: Collection[str] = ()) -> None:
     """Makes the manifest of a new store, or checks that the run belongs to the one that is there.
 
-    Raises `StoreError` naming the first setting that differs, or where the directory holds something else.
+    free: settings by dotted name that may differ from those that are there. Raises `StoreError` naming the first
+    setting that differs, or where the directory holds something else.
     """
     path = out / MANIFEST
     if not path.exists():
@@ -167,7 +168,7 @@ def begin(out: Path, manifest: Mapping[str, Any]) -> None:
     there = read_json(path)
     if there.get("format") != FORMAT:
         raise StoreError(f"{out} is in store format {there.get('format')}, not {FORMAT}; choose another --out")
-    difference = _difference(there.get("run", {}), json.loads(json.dumps(manifest["run"])))
+    difference = _difference(there.get("run", {}), json.loads(json.dumps(manifest["run"])), free)
     if difference:
         name, old, new = difference
         raise StoreError(f"{out} was made with {name} = {old}, not {new}; choose another --out or the old {name}")
@@ -178,15 +179,15 @@ def begin(out: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """The first place where two nested settings differ: its dotted name and both values."""
+def _difference(old: Any, new: Any, free: Collection[str], name: str = "") -> tuple[str, Any, Any] | None:
+    """The first place where two nested settings differ that may not: its dotted name and both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
-            found = _difference(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            found = _difference(old.get(key), new.get(key), free, f"{name}.{key}" if name else key)
             if found:
                 return found
         return None
-    return None if old == new else (name, old, new)
+    return None if old == new or name in free else (name, old, new)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Float32, Integer, UInt8
 
 from cupola.correspondence import CorrespondenceProvider
 from cupola.data import StereoDataset
+from cupola.pseudo_labels.store import STATISTICS, LabelStore
 from cupola.pseudo_labels.tasks import Pair
 from cupola.report import Gallery, Page, Table, write_page
 from cupola.taxonomy import CITYSCAPES_27
@@ -26,8 +26,7 @@ from cupola.visualize import (
     panoptic_overlay,
 )
 
-if TYPE_CHECKING:
-    from cupola.pseudo_labels.store import LabelStore
+REPORT = "report.html"
 
 FRAMES = 10
 """Frames shown, evenly spread over the run."""
@@ -59,23 +58,15 @@ def _frame_row(
     store: LabelStore,
     dataset: StereoDataset,
     pair: Pair,
-    correspondence: CorrespondenceProvider,
+    correspondence: CorrespondenceProvider | None,
     colors: Sequence[Color],
 ) -> tuple[str, list[np.ndarray | None]]:
     record = pair[0]
-    clip = dataset.clip(pair)
-    image = clip.first.left
-    if pair[0] is pair[1]:
-        flow, known_disparity = None, correspondence.disparity(clip.first)
-    else:
-        fields = correspondence(clip)
-        flow = flow_image(fields.flow, fields.flow_valid)
-        known_disparity = fields.disparity, fields.disparity_valid
+    image = dataset.left(record)
     truth = dataset.truth(record, CITYSCAPES_27)
     pictures = [
         image,
-        flow,
-        disparity_image(*known_disparity),
+        *([] if correspondence is None else _fields(dataset, pair, correspondence)),
         instance_overlay(image, store.instance_map(record.key)),
         class_image(store.semantic(record.key), colors),
         panoptic_overlay(image, store.label(record.key), colors),
@@ -83,6 +74,17 @@ def _frame_row(
     if truth is not None:
         pictures.append(panoptic_overlay(image, truth, CITYSCAPES_27.colors))
     return record.key, [None if picture is None else shrink(picture, MAX_WIDTH // 2) for picture in pictures]
+
+
+def _fields(
+    dataset: StereoDataset, pair: Pair, correspondence: CorrespondenceProvider
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Pictures of the flow, None of a frame that is paired with itself, and of the disparity."""
+    clip = dataset.clip(pair)
+    if pair[0] is pair[1]:
+        return None, disparity_image(*correspondence.disparity(clip.first))
+    fields = correspondence(clip)
+    return flow_image(fields.flow, fields.flow_valid), disparity_image(fields.disparity, fields.disparity_valid)
 
 
 def _densest(mask: Float32[np.ndarray, "h w"], height: int, width: int) -> tuple[int, int]:
@@ -129,20 +131,26 @@ def class_gallery(store: LabelStore) -> Gallery:
     )
 
 
+def is_outdated(path: Path, store: LabelStore) -> bool:
+    """Whether the report is missing or older than the labels."""
+    return not path.exists() or path.stat().st_mtime < (store.path / STATISTICS).stat().st_mtime
+
+
 def write_label_report(
     path: Path,
     store: LabelStore,
     dataset: StereoDataset,
     pairs: Sequence[Pair],
-    correspondence: CorrespondenceProvider,
+    correspondence: CorrespondenceProvider | None,
 ) -> None:
     """Writes the HTML report of a finished label store; recomputes flow (not of a frame paired with itself) and depth
-    of the frames shown. Raises `DiskError`, `ImageError`."""
+    of the frames shown, unless nobody knows what they were made with. Raises `DiskError`, `ImageError`."""
     pair_of = {pair[0].key: pair for pair in pairs}
     keys = [store.keys[i] for i in spread(len(store.keys), FRAMES)]
     colors = class_palette(store.num_classes)
     rows = [_frame_row(store, dataset, pair_of[key], correspondence, colors) for key in keys if key in pair_of]
-    columns = ["input", "flow", "disparity", "objects", "pseudo classes", "fused label", "truth"]
+    fields = [] if correspondence is None else ["flow", "disparity"]
+    columns = ["input", *fields, "objects", "pseudo classes", "fused label", "truth"]
     legend = [(f"{store.rule.names[c]} (thing)", colors[c]) for c in store.things] + [
         (f"class {c}", colors[c]) for c in store.stuff
     ]
@@ -155,8 +163,12 @@ def write_label_report(
     )
     lead = (
         f"{len(store.keys)} frames, {store.num_classes} pseudo classes: {len(store.things)} of things, "
-        f"{len(store.stuff)} of stuff. Made from stereo video alone, without a single label."
+        f"{len(store.stuff)} of stuff. "
     )
+    if store.imported:
+        lead += f"Imported from {store.run['parts']['labels']['directory']}."
+    else:
+        lead += "Made from stereo video alone, without a single label."
     write_page(path, Page("Pseudo labels", lead, [_numbers(store, keys), frames, class_gallery(store)], store.facts()))
 
 

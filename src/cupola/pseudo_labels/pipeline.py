@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from cupola import __version__
-from cupola.config import plain, save_config
+from cupola.config import indifferent, plain, save_config
 from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, CorrespondenceProvider, NeedsFiles
 from cupola.data import StereoDataset, every_kth, open_dataset
 from cupola.engines import Engine, choose_engine, in_order
-from cupola.errors import DataError
+from cupola.errors import DataError, StoreError
 from cupola.motion import AnyMotion, EgoMotionSegmenter, ImageSegmenter, MotionSegmenter
 from cupola.pseudo_labels.completion import finished_frames, fuse_frames, mapped
 from cupola.pseudo_labels.detail import AS_FOUND, DetailSettings
@@ -35,7 +35,7 @@ from cupola.pseudo_labels.journal import (
     sole_writer,
     write_frames,
 )
-from cupola.pseudo_labels.label_report import write_label_report
+from cupola.pseudo_labels.label_report import REPORT, is_outdated, write_label_report
 from cupola.pseudo_labels.rule import FusionRule
 from cupola.pseudo_labels.store import (
     MODEL,
@@ -46,8 +46,6 @@ from cupola.pseudo_labels.store import (
 )
 from cupola.pseudo_labels.tasks import DescribeFrame, LabelFrame, Pair
 from cupola.semantics import AnySemantics, OfflineSemantics, SemanticMethod, SemanticModel
-
-REPORT = "report.html"
 
 MAX_FAILED_SHARE = 0.5
 """A run of which a larger share of frames fails is given up: its input is wrong, not single frames."""
@@ -92,17 +90,28 @@ class Parts:
             if isinstance(part, NeedsFiles):
                 part.check(keys)
 
+    def _named(self) -> dict[str, Any]:
+        parts = {"correspondence": self.correspondence, "motion": self.motion, "semantics": self.semantics}
+        return {part: value.inner if isinstance(value, Wraps) else value for part, value in parts.items()}
+
+    def may_differ(self) -> frozenset[str]:
+        """Dotted names, as in `described`, of what the results do not depend on: where a file lies that has a hash, and
+        settings such as the device."""
+        named = self._named()
+        hashed = {
+            f"{part}.{name}" for part, one in named.items() if isinstance(one, HasHashes) for name in one.hashes()
+        }
+        return indifferent(named) | hashed
+
     def described(self) -> dict[str, Any]:
         """Class names, settings and hashes of files, as the manifest keeps them."""
-        parts = {"correspondence": self.correspondence, "motion": self.motion, "semantics": self.semantics}
-        named = {part: value.inner if isinstance(value, Wraps) else value for part, value in parts.items()}
         return {
             part: {
                 **plain(value),
                 "name": type(value).__name__,
                 **({"sha256": value.hashes()} if isinstance(value, HasHashes) else {}),
             }
-            for part, value in named.items()
+            for part, value in self._named().items()
         }
 
 
@@ -142,7 +151,8 @@ def pseudo_label(
         limit: at most this many frames, the first ones.
         every: take every K-th pair of frames.
         classes_from: a finished label store whose pseudo classes and thing/stuff split to take over, so that its
-            labels and these mean the same.
+            labels and these mean the same. Of imported labels there is the split alone: name the network that made
+            them as `semantics`.
         seed: of all random draws.
         workers: processes; 0 takes as many as there are cores.
         keep_scores: also keep the class scores of every pixel (27 classes: about 25 MB a frame).
@@ -159,7 +169,7 @@ def pseudo_label(
     arguments = dict(locals())
     store = label_with(Parts(correspondence, motion, semantics, detail), arguments)
     report = out / REPORT
-    if not report.exists() or report.stat().st_mtime < (out / STATISTICS).stat().st_mtime:
+    if is_outdated(report, store):
         dataset = open_dataset(data, layout, scale)
         pairs = chosen_pairs(dataset, video=not isinstance(motion, ImageSegmenter))
         write_label_report(report, store, dataset, pairs, correspondence)
@@ -182,13 +192,13 @@ def label_pairs(
     parts.check(pairs)
     other = None if arguments["classes_from"] is None else LabelStore.open(arguments["classes_from"])
     with sole_writer(out):
-        begin(out, _manifest(parts, dataset, pairs, arguments))
+        begin(out, _manifest(parts, dataset, pairs, arguments), {f"parts.{name}" for name in parts.may_differ()})
         save_config(out / "config.yaml", **arguments)
         finished = finished_frames(out, [first.key for first, _ in pairs])
         missing = [pair for pair in pairs if pair[0].key not in finished]
         with choose_engine(arguments["workers"], max(len(missing), len(pairs) // FUSED_IN_PASSING)) as engine:
             unread = replace(dataset, records=())  # the frames travel with the pairs
-            model = _fitted(parts, unread, pairs, arguments, None if other is None else other.path, engine)
+            model = _fitted(parts, unread, pairs, arguments, other, engine)
             task = LabelFrame(
                 unread, parts.correspondence, parts.motion, model, parts.detail, out,
                 arguments["seed"], arguments["keep_scores"],
@@ -202,6 +212,8 @@ def label_pairs(
                 done = {key: entry for key, entry in entries.items() if isinstance(entry, FrameDone)}
                 frames = done if other is None else other.entries
                 rule = FusionRule.of(frames.values(), model.num_classes, arguments["fusion"])
+                if other is not None and other.imported:
+                    rule = replace(rule, counts=other.rule.counts)  # its files may count more than its frames
                 fuse_frames(out, dataset, rule, done, "this store" if other is None else str(other.path), engine)
     return LabelStore.open(out)
 
@@ -248,7 +260,7 @@ def _fitted(
     dataset: StereoDataset,
     pairs: Sequence[Pair],
     arguments: Mapping[str, Any],
-    other: Path | None,
+    other: LabelStore | None,
     engine: Engine,
 ) -> SemanticModel:
     """The pseudo classes: read from the store where an earlier run fitted them, taken from another store, or fitted.
@@ -259,7 +271,7 @@ def _fitted(
     if path.exists():
         return parts.semantics.load(path)
     if other is not None:
-        model = parts.semantics.load(other / MODEL)
+        model = _taken_over(parts.semantics, other, seed)
         model.save(path)
         return model
     numbers = parts.semantics.choose(len(pairs))
@@ -271,6 +283,24 @@ def _fitted(
         raise DataError(f"none of {len(items)} frames of {dataset.root} can be read; `cupola inspect` tells more")
     model = parts.semantics.fit_described(described, seed)
     model.save(path)
+    return model
+
+
+def _taken_over(semantics: SemanticMethod, other: LabelStore, seed: int) -> SemanticModel:
+    """The pseudo classes of another store. Raises `StoreError` where they cannot be had."""
+    if not other.imported:
+        return semantics.load(other.path / MODEL)
+    if semantics.choose(1):
+        raise StoreError(
+            f"{other.path} holds imported labels, whose classes cannot be fitted to other frames; name the network "
+            "that made them (--semantics depthg --semantics.weights FILE), or leave --classes_from out"
+        )
+    model = semantics.fit_described([], seed)
+    if model.num_classes != other.rule.counts.num_classes:
+        raise StoreError(
+            f"the labels in {other.path} have {other.rule.counts.num_classes} pseudo classes, but these semantics have "
+            f"{model.num_classes}; name the network that made the labels"
+        )
     return model
 
 

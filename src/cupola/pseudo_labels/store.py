@@ -4,7 +4,7 @@ config.yaml            the command that made it
 manifest.json          data set, parts, settings, the keys of all frames
 frames.jsonl           a line a finished (or failed) frame
 timings.jsonl          seconds each part took, a line a frame
-semantics_model.npz    the fitted pseudo classes, or which file of weights holds them
+semantics_model.npz    the fitted pseudo classes, or which file of weights holds them (not of imported labels)
 instances/KEY.png      16 bit: 0 = none, 1.. = moving objects
 semantics/KEY.png      8 bit: pseudo class, 255 = unknown (before alignment)
 parts/KEY.png          16 bit: the finer class that each pixel's pseudo class is made of, 65535 = unknown
@@ -113,6 +113,11 @@ class LabelStore:
         """This store with the labels that other fusion settings give; nothing is computed anew, nothing written."""
         rule = FusionRule.of(self.entries.values(), self.rule.counts.num_classes, settings)
         return replace(self, rule=rule)
+
+    @property
+    def imported(self) -> bool:
+        """Whether the labels are somebody else's (`cupola import-labels`): then no model of their classes is known."""
+        return "labels" in self.run["parts"]
 
     @property
     def num_classes(self) -> int:

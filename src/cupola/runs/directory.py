@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cupola.config import plain, save_config
+from cupola.config import indifferent, plain, save_config
 from cupola.errors import StoreError
 
 CONFIG = "config.yaml"
@@ -17,7 +17,8 @@ CONFIG = "config.yaml"
 def claim(directory: Path, free: Collection[str], **arguments: Any) -> None:
     """Writes config.yaml, or checks that the one that is there asks for the same. Raises `StoreError`.
 
-    free: arguments that may differ between the two, such as where results lie and which device runs.
+    free: arguments that may differ between the two, such as where results lie and which device runs. Settings that are
+    `indifferent` may differ too.
     """
     path = directory / CONFIG
     if not path.is_file():
@@ -29,8 +30,9 @@ def claim(directory: Path, free: Collection[str], **arguments: Any) -> None:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} cannot be read; delete {directory} or choose another --out") from error
     now = _flat({name: value for name, value in plain(arguments).items() if name not in free})
+    without_effect = indifferent(arguments)
     for name, value in now.items():
-        if name not in before or before[name] != value:
+        if name not in without_effect and (name not in before or before[name] != value):
             there = before.get(name, "no such setting")
             raise StoreError(
                 f"{directory} holds a run of other settings ({name}: {there} there, {value} now); choose another "

@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 
-from cupola.config import plain, save_config
 from cupola.correspondence import AnyCorrespondence, ClassicalCorrespondence, CorrespondenceProvider, NeedsFiles
 from cupola.data import FrameRecord, StereoDataset, every_kth, open_dataset
 from cupola.engines import choose_engine, in_order
-from cupola.errors import DataError, StoreError
+from cupola.errors import DataError
 from cupola.io import write_ids
 from cupola.progress import progress
+from cupola.runs.directory import claim
 from cupola.semantics import AnySemantics, OfflineSemantics, SemanticMethod, SemanticModel
 from cupola.types import VOID
 
 UNKNOWN = 255
 """Value of a pixel without a class in the written maps."""
 
-CONFIG, MODEL = "config.yaml", "model.npz"
+MODEL = "model.npz"
+
+MAY_DIFFER = ("out", "workers", "limit")
+"""Arguments that may change between two parts of a run."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -122,7 +124,7 @@ def semantic_maps(
     for part in (correspondence, semantics):
         if isinstance(part, NeedsFiles):
             part.check([(record.key, record.key) for record in records])
-    _begin(out, arguments)
+    claim(out, MAY_DIFFER, **arguments)
     unread = replace(dataset, records=())  # frames travel one by one; their list need not travel with each
     model = _model(out, _Describe(unread, correspondence, semantics, seed), records, workers)
     missing = [record for record in records if not (out / f"{record.key}.png").exists()]
@@ -138,21 +140,6 @@ def _chosen(dataset: StereoDataset, every: int, limit: int | None) -> tuple[Fram
     if not dataset.records:
         raise DataError(f"{dataset.root} ({dataset.layout}) holds no stereo frame")
     return chosen
-
-
-def _begin(out: Path, arguments: dict[str, Any]) -> None:
-    """Writes the settings, or makes sure that those of an earlier run were the same. Raises `StoreError`."""
-    path = out / CONFIG
-    if path.exists():
-        free = {"out", "workers", "limit"}
-        try:
-            before = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise StoreError(f"{path} cannot be read; remove {out} or choose another --out") from error
-        now = plain(arguments)
-        if not isinstance(before, dict) or any(before.get(name) != now[name] for name in now.keys() - free):
-            raise StoreError(f"{out} holds class maps made with other settings; choose another --out or remove it")
-    save_config(path, **arguments)
 
 
 def _model(out: Path, task: _Describe, records: Sequence[FrameRecord], workers: int) -> SemanticModel:

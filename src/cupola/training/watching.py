@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cupola.data import FrameRecord, StereoDataset, open_dataset
 from cupola.errors import DataError
-from cupola.evaluation import evaluate_maps
+from cupola.evaluation import Judged, evaluate_maps
 from cupola.io import write_rgb
 from cupola.io.coco_panoptic import from_segments
 from cupola.models import IGNORE, SOME_THING, NetworkPrediction, PanopticModel, Target
@@ -138,7 +138,7 @@ class Monitoring:
             for record, found in zip(records, self._predicted(network, records), strict=True):
                 truth = self._dataset.truth(record, CITYSCAPES_19)
                 if truth is not None:
-                    judged.append((record.key, found, truth, None))
+                    judged.append(Judged(record.key, found, truth))
         matched = evaluate_maps(judged, CITYSCAPES_19, kinds).matched
         return {
             "pq": matched.standard.all.pq,

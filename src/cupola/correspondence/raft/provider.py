@@ -43,6 +43,7 @@ class RaftCorrespondence:
     cache: Path | None = None
 
     name: ClassVar[str] = "raft"
+    may_differ: ClassVar[tuple[str, ...]] = ("batch", "device", "cache")
 
     def __post_init__(self) -> None:
         if self.updates < 0 or self.batch < 0:

@@ -54,6 +54,7 @@ class MaskCutSegmenter:
     device: str = "auto"
 
     name: ClassVar[str] = "maskcut"
+    may_differ: ClassVar[tuple[str, ...]] = ("device",)
 
     def __post_init__(self) -> None:
         if self.architecture not in DINO_VITS:

@@ -38,6 +38,7 @@ class DepthgSemantics(DepthgSettings):
     """
 
     name: ClassVar[str] = "depthg"
+    may_differ: ClassVar[tuple[str, ...]] = ("batch", "device")
 
     def check(self, keys: Sequence[tuple[str, str]] = ()) -> None:
         """Loads the network. Raises `CheckpointError` or `ConfigError` where that cannot be done."""

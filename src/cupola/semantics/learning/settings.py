@@ -124,6 +124,7 @@ class SmallRecipe:
     checkpoint_seconds: float = 30.0
 
     name: ClassVar[str] = "small"
+    may_differ: ClassVar[tuple[str, ...]] = ("cache_gigabytes", "checkpoint_seconds")
 
     def __post_init__(self) -> None:
         if not 2 <= self.classes <= 254:
