@@ -42,7 +42,7 @@ def test_kitti_odometry_truth_is_the_labelled_points(real):
             of_raw = at_points[(points["label"] == raw) & (points["instance"] != 4)]  # object 4: two points
             assert (of_raw == expected).all(), raw
         assert (truth.classes != VOID).sum() == (at_points != VOID).sum()
-        assert dataset.judged(record, truth)[0].classes.shape == (1, len(points["row"]))
+        assert dataset.judged(record, truth, truth)[0].classes.shape == (1, len(points["row"]))
     moving = dataset.moving(record)
     sizes = {number: (truth.instances == number).sum() for number in np.unique(truth.instances) if number}
     assert sorted(sizes[number] for number in sizes if number in moving) == [299, 591]  # van ahead, oncoming car

@@ -99,7 +99,7 @@ def _judged(store: LabelStore) -> Iterator[Judged]:
         record = store.record(key)
         truth = store.dataset.truth(record, CITYSCAPES_19)
         if truth is not None:
-            yield key, store.label(key), truth, store.dataset.moving(record)
+            yield key, *store.dataset.judged(record, store.label(key), truth), store.dataset.moving(record)
 
 
 def miou_by_depth(store: LabelStore, depth: Path) -> dict[str, float]:

@@ -220,15 +220,20 @@ class StereoDataset:
         """Share of an object's pixels of which the truth says anything: 1, or less where it is sparse."""
         return DENSITY if any(_is_sparse(record) for record in self.records) else 1.0
 
-    def judged(self, record: FrameRecord, *maps: PanopticMap) -> tuple[PanopticMap, ...]:
-        """Maps of the frame at the pixels where they may be compared with its truth: all, and the maps as they are; of
-        sparse truth the labelled ones, n pixels as maps of 1 x n. Elsewhere nothing can be said, which is not the same
-        as void: an object that covers a few false pixels and many that nobody labelled is false. Raises `DataError`."""
+    def judged(
+        self, record: FrameRecord, prediction: PanopticMap, truth: PanopticMap
+    ) -> tuple[PanopticMap, PanopticMap]:
+        """Both maps of the frame where they may be compared: as they are, or at the n labelled pixels of sparse truth,
+        as maps of 1 x n. Of other pixels nothing can be said, which is not the same as void: an object that covers a
+        few false pixels and many that nobody labelled is false. Raises `DataError`."""
         points = self._points(record)
         if points is None:
-            return maps
+            return prediction, truth
         mask = labelled_pixels(points, self.source_size(record), self.scale)
-        return tuple(PanopticMap(each.classes[mask][None], each.instances[mask][None]) for each in maps)
+        first, second = (
+            PanopticMap(each.classes[mask][None], each.instances[mask][None]) for each in (prediction, truth)
+        )
+        return first, second
 
     def moving(self, record: FrameRecord) -> frozenset[int] | None:
         """Instance ids (as in `truth`) that move from this frame to the next (of sparse truth: at some time while

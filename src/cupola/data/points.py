@@ -96,7 +96,8 @@ class LabelledPoints:
 
     def instance_ids(self) -> Int64[np.ndarray, "n"]:
         """Id of the object of each point, unique in the image; 0 where it is none."""
-        return np.where(self.instance > 0, self.label * INSTANCE_BASE + self.instance, 0)
+        ids: Int64[np.ndarray, "n"] = np.where(self.instance > 0, self.label * INSTANCE_BASE + self.instance, 0)
+        return ids
 
 
 def read_points(path: Path) -> LabelledPoints:
@@ -146,13 +147,15 @@ def decode_points(points: LabelledPoints, taxonomy: Taxonomy, size: tuple[int, i
 
 
 def _segment(points: LabelledPoints) -> Int64[np.ndarray, "n"]:
-    return points.label * INSTANCE_BASE + points.instance
+    segments: Int64[np.ndarray, "n"] = points.label * INSTANCE_BASE + points.instance
+    return segments
 
 
 def _small_things(points: LabelledPoints, thing_labels: Bool[np.ndarray, "65536"]) -> Int64[np.ndarray, "k"]:
     """(label, instance), packed, of things with fewer than `LEAST_POINTS` points."""
     segments, numbers = np.unique(_segment(points), return_counts=True)
-    return segments[(numbers < LEAST_POINTS) & thing_labels[segments // INSTANCE_BASE]]
+    small: Int64[np.ndarray, "k"] = segments[(numbers < LEAST_POINTS) & thing_labels[segments // INSTANCE_BASE]]
+    return small
 
 
 def labelled_pixels(points: LabelledPoints, size: tuple[int, int], scale: float) -> Bool[np.ndarray, "h w"]:

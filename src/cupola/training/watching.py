@@ -138,7 +138,7 @@ class Monitoring:
             for record, found in zip(records, self._predicted(network, records), strict=True):
                 truth = self._dataset.truth(record, CITYSCAPES_19)
                 if truth is not None:
-                    judged.append((record.key, found, truth, None))
+                    judged.append((record.key, *self._dataset.judged(record, found, truth), None))
         matched = evaluate_maps(judged, CITYSCAPES_19, kinds).matched
         return {
             "pq": matched.standard.all.pq,
