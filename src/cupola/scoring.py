@@ -42,7 +42,8 @@ def evaluate(
     """Score pseudo labels or predictions against truth: PQ, SQ, RQ, mIoU, accuracy, mask AP, recall of objects.
 
     Pseudo classes are first matched to true classes over all frames, as in the paper. Frames are matched by their key
-    (or by the name of their left image); frames without a prediction or without truth are left out.
+    (or by the name of their left image); frames without a prediction or without truth are left out. Where truth is
+    sparse (lidar points), only labelled pixels count, and least areas shrink as an object's pixels do.
 
     Args:
         predictions: a label store, or a folder of COCO panoptic files (panoptic.json and panoptic/), such as the output
@@ -58,6 +59,7 @@ def evaluate(
     dataset = open_dataset(data, layout)
     pairs = _common(annotations, dataset, predictions)
     kinds = _pseudo_is_thing(categories, predictions)
+    settings = settings.at_density(dataset.truth_density())
     given = None if assignment is None else _read_assignment(assignment, len(kinds), classes)
     result = evaluate_maps(
         _judged(progress(pairs, "evaluate"), predictions / MAPS, dataset, TAXONOMIES[classes]),
@@ -136,6 +138,7 @@ def _judged(
         target = dataset.truth(record, taxonomy)
         if target is not None:
             prediction = _resized(read_map(maps, annotation), target.classes.shape, annotation.key)
+            prediction, target = dataset.judged(record, prediction, target)
             scores = {s.id: s.score for s in annotation.segments if s.score is not None}
             yield Judged(record.key, prediction, target, dataset.moving(record), scores)
 

@@ -46,6 +46,15 @@ def kitti_odometry(root: Path, frames: dict[str, list[int]], cameras: tuple[str,
     return root
 
 
+def labelled_pixels(path: Path, **arrays) -> Path:
+    """Labelled pixels of an image; the first row is road, the second a car (raw SemanticKITTI ids), unless given."""
+    row, col = np.divmod(np.arange(2 * WIDTH), WIDTH)
+    content = {"row": row, "col": col, "label": np.where(row, 10, 40), "instance": row, "depth": np.full(len(row), 9.0)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **(content | arrays))
+    return path
+
+
 def kitti_raw(root: Path, frames: dict[str, list[int]]) -> Path:
     for drive, numbers in frames.items():
         day = root / drive[:10]

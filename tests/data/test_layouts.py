@@ -12,6 +12,8 @@ from cupola.data.cityscapes import MAX_CAMERA_DISTANCE
 from cupola.data.kitti_raw import CALIBRATION_DRIVES
 from cupola.data.kitti_validation import VALIDATION_FRAMES, is_person_drive
 from cupola.errors import CalibrationError, ConfigError, DataError, ImageError
+from cupola.taxonomy import CITYSCAPES_19
+from cupola.types import VOID
 
 
 def keys(pairs):
@@ -111,6 +113,29 @@ class TestKittiOdometry:
             ImageError, match=r"image_3/000001\.png is missing \(and 1 more\): .*image_2/000001\.png has"
         ):
             open_dataset(tmp_path)
+
+    def test_labelled_pixels_are_the_truth(self, tmp_path):
+        folder = trees.kitti_odometry(tmp_path, {"04": [0, 1]}) / "sequences/04/labels_image_2"
+        trees.labelled_pixels(folder / "000001.npz")
+        trees.labelled_pixels(folder / "000007.npz")  # of no image
+        (folder / "readme.txt").write_text("ours")
+        dataset = open_dataset(tmp_path)
+        assert [record.truth for record in dataset.records] == [None, folder / "000001.npz"]
+        assert dataset.truth_density() < 1
+        assert dataset.truth(dataset.records[0], CITYSCAPES_19) is None
+        assert dataset.moving(dataset.records[0]) is None
+        truth = dataset.truth(dataset.records[1], CITYSCAPES_19)
+        assert [CITYSCAPES_19.names[k] for k in truth.classes[:2, 0]] == ["road", "car"]
+        assert (truth.classes[2:] == VOID).all()
+        assert len(np.unique(truth.instances)) == 2
+        assert dataset.moving(dataset.records[1]) == frozenset()
+
+    def test_labelled_pixels_are_of_the_colour_camera(self, tmp_path):
+        trees.kitti_odometry(tmp_path, {"04": [0, 1]}, cameras=("image_0", "image_1"))
+        trees.labelled_pixels(tmp_path / "sequences/04/labels_image_2/000000.npz")
+        dataset = open_dataset(tmp_path)
+        assert [record.truth for record in dataset.records] == [None, None]
+        assert dataset.truth_density() == 1
 
     def test_missing_right_folder(self, tmp_path):
         trees.kitti_odometry(tmp_path, {"04": [0]})

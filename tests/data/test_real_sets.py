@@ -5,6 +5,7 @@ import pytest
 
 from cupola.data import open_dataset
 from cupola.taxonomy import CITYSCAPES_19
+from cupola.types import VOID
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,26 @@ def test_kitti_odometry(real):
     clip = dataset.clip(dataset.pairs()[0])
     assert clip.key == "01_000000"
     assert clip.first.size == (376, 1241)
+
+
+def test_kitti_odometry_truth_is_the_labelled_points(real):
+    dataset = open_dataset(real / "kitti_odometry")
+    assert all(record.truth is not None for record in dataset.records)
+    record = next(record for record in dataset.records if record.key == "04_000004")
+    truth = dataset.truth(record, CITYSCAPES_19)
+    assert truth is not None
+    assert truth.classes.shape == dataset.source_size(record)
+    with np.load(record.truth) as points:
+        at_points = truth.classes[points["row"], points["col"]]
+        for raw, name in ((40, "road"), (70, "vegetation"), (252, "car"), (20, None), (0, None)):
+            expected = VOID if name is None else CITYSCAPES_19.names.index(name)
+            of_raw = at_points[(points["label"] == raw) & (points["instance"] != 4)]  # object 4: two points
+            assert (of_raw == expected).all(), raw
+        assert (truth.classes != VOID).sum() == (at_points != VOID).sum()
+        assert dataset.judged(record, truth, truth)[0].classes.shape == (1, len(points["row"]))
+    moving = dataset.moving(record)
+    sizes = {number: (truth.instances == number).sum() for number in np.unique(truth.instances) if number}
+    assert sorted(sizes[number] for number in sizes if number in moving) == [299, 591]  # van ahead, oncoming car
 
 
 def test_kitti_2015_stereo(real):

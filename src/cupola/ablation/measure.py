@@ -106,7 +106,8 @@ def _judged(store: LabelStore) -> Iterator[Judged]:
         truth = store.dataset.truth(record, CITYSCAPES_19)
         if truth is not None:
             scores = dict(enumerate(store.entries[key].scores, 1))
-            yield Judged(key, store.label(key), truth, store.dataset.moving(record), scores)
+            label, truth = store.dataset.judged(record, store.label(key), truth)
+            yield Judged(key, label, truth, store.dataset.moving(record), scores)
 
 
 def miou_by_depth(store: LabelStore, depth: Path) -> dict[str, float]:

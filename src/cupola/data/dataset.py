@@ -15,6 +15,15 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from cupola.data.points import (
+    DENSITY,
+    POINTS_SUFFIX,
+    LabelledPoints,
+    decode_points,
+    labelled_pixels,
+    moving_ids,
+    read_points,
+)
 from cupola.data.resizing import resize_image
 from cupola.data.truth import read_truth
 from cupola.errors import ConfigError, DataError, ImageError
@@ -52,8 +61,8 @@ class FrameRecord:
 
     key: unique in the data set and usable as a file name; sequence, number: frames of a sequence whose numbers differ
     by one are neighbours in time; calibration: at the full image size; calibration_source: the file it came from;
-    time [s]; truth: instance ids of the left image (`cupola.data.truth`); moving: raw instance ids that move from
-    this frame to the next, where the data set says so.
+    time [s]; truth: instance ids of the left image (`cupola.data.truth`), or labelled pixels of it as .npz
+    (`cupola.data.points`); moving: raw instance ids that move from this frame to the next, where the data set says so.
     """
 
     key: str
@@ -198,19 +207,51 @@ class StereoDataset:
 
     def truth(self, record: FrameRecord, taxonomy: Taxonomy) -> PanopticMap | None:
         """Classes of `taxonomy` (`VOID` where it has none) and instance ids class * 1000 + n, 0 for stuff and crowds,
-        at the working size (nearest pixel); None where the data set has no truth for the frame. Raises `ImageError`."""
+        at the working size (nearest pixel); None where the data set has no truth for the frame. Sparse truth is `VOID`
+        but for some pixels (`cupola.data.points`, with instance ids of its own). Raises `ImageError`, `DataError`."""
         if record.truth is None:
             return None
+        points = self._points(record)
+        if points is not None:
+            return decode_points(points, taxonomy, self.source_size(record), self.scale)
         return read_truth(record.truth, taxonomy, self.truth_base, self.scale)
 
+    def truth_density(self) -> float:
+        """Share of an object's pixels of which the truth says anything: 1, or less where it is sparse."""
+        return DENSITY if any(_is_sparse(record) for record in self.records) else 1.0
+
+    def judged(
+        self, record: FrameRecord, prediction: PanopticMap, truth: PanopticMap
+    ) -> tuple[PanopticMap, PanopticMap]:
+        """Both maps of the frame where they may be compared: as they are, or at the n labelled pixels of sparse truth,
+        as maps of 1 x n. Of other pixels nothing can be said, which is not the same as void: an object that covers a
+        few false pixels and many that nobody labelled is false. Raises `DataError`."""
+        points = self._points(record)
+        if points is None:
+            return prediction, truth
+        mask = labelled_pixels(points, self.source_size(record), self.scale)
+        first, second = (
+            PanopticMap(each.classes[mask][None], each.instances[mask][None]) for each in (prediction, truth)
+        )
+        return first, second
+
     def moving(self, record: FrameRecord) -> frozenset[int] | None:
-        """Instance ids (as in `truth`) that move from this frame to the next; None where the data set doesn't say."""
-        return record.moving
+        """Instance ids (as in `truth`) that move from this frame to the next (of sparse truth: at some time while
+        they are seen); None where the data set doesn't say. Raises `DataError`."""
+        points = self._points(record)
+        return record.moving if points is None else moving_ids(points)
+
+    def _points(self, record: FrameRecord) -> LabelledPoints | None:
+        return read_points(record.truth) if record.truth is not None and _is_sparse(record) else None
 
     def _read(self, source: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
         if isinstance(source, VideoFrame):
             return self._videos.reader(source.path).read(source.index)
         return read_rgb(source)
+
+
+def _is_sparse(record: FrameRecord) -> bool:
+    return record.truth is not None and record.truth.suffix == POINTS_SUFFIX
 
 
 def _neighbours(frames: tuple[FrameRecord, ...]) -> list[tuple[tuple[FrameRecord, FrameRecord], bool]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,11 @@ class EvaluationSettings:
                 raise ConfigError(f"{name} must be a number of pixels, 0 or more, not {getattr(self, name)}")
         if not 0 <= self.minimum_iou < 1:
             raise ConfigError(f"minimum_iou must be from 0 to below 1, not {self.minimum_iou}")
+
+    def at_density(self, density: float) -> EvaluationSettings:
+        """The areas in labelled pixels, where only this share of an object's pixels is labelled."""
+        least, asked = round(self.min_thing_area * density), round(self.recall_area * density)
+        return replace(self, min_thing_area=least, recall_area=asked)
 
 
 @dataclass(frozen=True)

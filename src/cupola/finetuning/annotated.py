@@ -60,6 +60,11 @@ def open_annotated(path: Path, layout: str = "auto", scale: float = 1.0, classes
             f"{path} (layout {dataset.layout}) holds no truth, so there is nothing to learn from; name a data set with "
             f"annotated images, or a folder with {INDEX}, {MAPS}/ and {IMAGES}/"
         )
+    if dataset.truth_density() < 1:
+        raise DataError(
+            f"the truth of {path} (layout {dataset.layout}) marks single pixels, which is enough to score masks but "
+            "not to learn them; name a data set with whole images annotated"
+        )
     taxonomy = TAXONOMIES[classes]
 
     def truth(record: FrameRecord) -> PanopticMap:

@@ -138,6 +138,7 @@ class Monitoring:
             for record, found in zip(records, self._predicted(network, records), strict=True):
                 truth = self._dataset.truth(record, CITYSCAPES_19)
                 if truth is not None:
+                    found, truth = self._dataset.judged(record, found, truth)
                     judged.append(Judged(record.key, found, truth))
         matched = evaluate_maps(judged, CITYSCAPES_19, kinds).matched
         return {
