@@ -51,7 +51,7 @@ class SelfTrainingSettings:
     batch: int = 4
     batches: int = 4
     uses: int = 8
-    decay: float = 0.9995
+    decay: float = 0.999
     trained: Literal["heads", "all"] = "all"
     negatives: Literal["all", "ignore_aware"] = "all"
     views: ViewSettings = ViewSettings((0.8, 1.0), scores="mean")  # noqa: RUF009 - frozen
