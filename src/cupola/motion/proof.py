@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float64
 
@@ -10,7 +9,7 @@ from cupola.geometry.ego_motion import DISPARITY_SIGMA
 from cupola.motion import kernels
 from cupola.motion.objects import MovingObject
 from cupola.motion.scene import Scene
-from cupola.motion.views import DIFFERENCE_CAP, Views, project
+from cupola.motion.views import DIFFERENCE_CAP, Views, project, sampled
 
 LOWEST_PART = 1.0
 """An object reaches down to this height above the ground [m]: treetops and sky edges do not (findings-motion 6)."""
@@ -83,6 +82,6 @@ def _photometric(
     reference = images.first[ys, xs]
     errors = []
     for image, column in ((images.second, x), (images.second_right, x - d)):
-        seen = cv2.remap(image, column[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+        seen = sampled(image, column, y)
         errors.append(np.minimum(np.abs(seen - reference), DIFFERENCE_CAP).mean(dtype=np.float64))
     return np.array(errors)

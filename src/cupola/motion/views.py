@@ -20,6 +20,9 @@ CONTRAST_FLOOR = 4.0
 DIFFERENCE_CAP = 1.5
 """A pixel's normalised difference is cut here."""
 
+LONGEST = 2**15 - 2
+"""So many points cv2.remap takes in one row; a car close by has more pixels."""
+
 
 @dataclass(frozen=True)
 class Views:
@@ -66,6 +69,18 @@ def difference(
     )
     cut = np.minimum(np.abs(seen - views.first[where]), DIFFERENCE_CAP)
     return np.asarray(np.where(inside, cut, np.float32(np.nan)), np.float32)
+
+
+def sampled(
+    image: Float32[np.ndarray, "h w"], x: Float32[np.ndarray, "n"], y: Float32[np.ndarray, "n"]
+) -> Float32[np.ndarray, "n"]:
+    """Values of an image at any number of points [px], bilinear; outside, those of its border."""
+    parts = [
+        cv2.remap(image, *(axis[None, start : start + LONGEST] for axis in (x, y)), cv2.INTER_LINEAR,
+                  borderMode=cv2.BORDER_REPLICATE)[0]
+        for start in range(0, len(x), LONGEST)
+    ]  # fmt: skip
+    return np.concatenate([np.zeros(0, np.float32), *parts])
 
 
 def project(
