@@ -272,7 +272,7 @@ def test_a_stopped_video_goes_on_without_asking_twice(model, image, tmp_path, mo
 def test_images_and_videos_from_everywhere_together(model, photos, image, tmp_path, capsys):
     write_video(photos / "drive.mp4", image, 2)
     (photos / "text.mp4").write_text("no video")
-    predict([photos, str(photos / "*.png")], model, tmp_path / "out")
+    predict([photos, str(photos / "*.png")], model, tmp_path / "out", code=1)
     assert "text.mp4 is not a video" in capsys.readouterr().out
     annotations, _ = read_index(tmp_path / "out" / "panoptic.json")
     keys = [a.key for a in annotations]
