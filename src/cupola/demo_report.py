@@ -14,7 +14,7 @@ from cupola.correspondence import ClassicalCorrespondence
 from cupola.data import StereoDataset
 from cupola.diagnosis import installed_versions
 from cupola.evaluation import Evaluation
-from cupola.evaluation.protocol import SMALL
+from cupola.evaluation.object_recall import SMALL
 from cupola.io.coco_panoptic import read_index, read_map
 from cupola.pseudo_labels import LabelStore
 from cupola.pseudo_labels.label_report import class_gallery, shrink, spread

@@ -132,7 +132,7 @@ def test_damaged_image(street, tmp_path):
     image = sorted(data.glob("*/left/*.png"))[3]
     image.write_bytes(image.read_bytes()[:400])
     result = stage1(data, tmp_path / "labels", workers=1)
-    assert result.returncode == 0
+    assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert f"{PAIRS - 2} frames labelled" in result.stdout
     assert "2 frames could not be labelled" in result.stderr

@@ -112,10 +112,11 @@ def test_other_readers_read_what_the_predictor_said(model, photos, tmp_path):
 def test_the_command_goes_on_past_a_damaged_file(model, photos, tmp_path, capsys):
     (photos / "2.png").write_bytes(b"not an image")
     (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:300])
-    predict([photos, photos / "none.png"], model, tmp_path / "out")
+    predict([photos, photos / "none.png"], model, tmp_path / "out", code=1)
     told = capsys.readouterr().out
     assert "3 images" in told
-    assert "left out: " in told
+    assert told.count("left out: ") == 3
+    assert "3 could not be read and are left out" in told
     assert all(f"{name}.png" in told for name in ("2", "3", "none"))
     annotations, _ = read_index(tmp_path / "out" / "panoptic.json")
     assert [a.key for a in annotations] == ["0", "1", "4"]
@@ -123,7 +124,7 @@ def test_the_command_goes_on_past_a_damaged_file(model, photos, tmp_path, capsys
     # Once mended, they are predicted by the same command, and nothing else is.
     for name in ("2", "3"):
         (photos / f"{name}.png").write_bytes((photos / "0.png").read_bytes())
-    predict([photos, photos / "none.png"], model, tmp_path / "out")
+    predict([photos, photos / "none.png"], model, tmp_path / "out", code=1)
     assert "2 of them now" in capsys.readouterr().out
     assert len(read_index(tmp_path / "out" / "panoptic.json")[0]) == 5
 
@@ -230,7 +231,7 @@ def test_a_video_that_breaks_off_keeps_what_was_decoded(model, image, tmp_path, 
     content = (tmp_path / "drive.mp4").read_bytes()
     (tmp_path / "drive.mp4").write_bytes(content[: len(content) * 9 // 10])
     for _ in range(2):  # the second time from what the first has noted
-        predict(tmp_path / "drive.mp4", model, tmp_path / "out")
+        predict(tmp_path / "drive.mp4", model, tmp_path / "out", code=1)
         told = capsys.readouterr().out
         annotations, _ = read_index(tmp_path / "out" / "panoptic.json")
         assert 0 < len(annotations) < 12
@@ -271,7 +272,7 @@ def test_a_stopped_video_goes_on_without_asking_twice(model, image, tmp_path, mo
 def test_images_and_videos_from_everywhere_together(model, photos, image, tmp_path, capsys):
     write_video(photos / "drive.mp4", image, 2)
     (photos / "text.mp4").write_text("no video")
-    predict([photos, str(photos / "*.png")], model, tmp_path / "out")
+    predict([photos, str(photos / "*.png")], model, tmp_path / "out", code=1)
     assert "text.mp4 is not a video" in capsys.readouterr().out
     annotations, _ = read_index(tmp_path / "out" / "panoptic.json")
     keys = [a.key for a in annotations]

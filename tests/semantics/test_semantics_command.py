@@ -63,7 +63,7 @@ def test_other_settings_are_refused(rig, tmp_path):
     assert semantic_maps(rig, out=tmp_path, semantics=SETTINGS, workers=1, limit=2).keys == ("1", "2")
 
 
-def test_a_damaged_image_costs_its_own_map_alone(rig, tmp_path):
+def test_a_damaged_image_costs_its_own_map_alone(rig, tmp_path, capsys):
     data = tmp_path / "data"
     for path in sorted(rig.rglob("*")):
         if path.is_file():
@@ -75,6 +75,9 @@ def test_a_damaged_image_costs_its_own_map_alone(rig, tmp_path):
     result = semantic_maps(data, out=tmp_path / "out", semantics=SETTINGS, workers=1)
     assert result.keys == ("1", "3")
     assert str(image) in result.failed["2"]
+    line = ["semantics", str(data), "--out", str(tmp_path / "out"), "--semantics.classes", "5"]
+    assert main([*line, "--semantics.clusters", "40", "--workers", "1"]) == 1
+    assert f"1 frames have no map; the first, 2: {image}" in capsys.readouterr().out
     for path in (data / "left").glob("*.png"):
         path.write_bytes(image.read_bytes())
     with pytest.raises(DataError, match="can be read"):

@@ -7,6 +7,10 @@ import sys
 from importlib import import_module
 from typing import Any, get_args, get_origin
 
+INCOMPLETE = 1
+"""Exit code of a run that is done but for inputs that could not be read, as of `grep`, `tar` or `gzip`: what a script
+makes of its result would lack something."""
+
 VERBS = {
     "demo": "the whole of cupola on a rendered street, from nothing, with an HTML report",
     "render": "render stereo video of a street, with truth",
@@ -159,7 +163,8 @@ def _explained(verb: str, parser: Any, error: Exception) -> Exception:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb. Returns the exit code: 0, or 2 after a user error, told in one sentence on stderr."""
+    """Runs one verb. Returns the exit code: 0; `INCOMPLETE`, which the verb's `show` returns, where inputs were left
+    out; 2 after a user error, told in one sentence on stderr; 130 after Ctrl-C."""
     from cupola.errors import CupolaError
 
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -179,11 +184,10 @@ def main(arguments: list[str] | None = None) -> int:
     module = import_module(module_of(verb))
     try:
         result = module.command(**_parse(verb, module.command, rest, getattr(module, "presets", None)))
-        module.show(result)
+        return module.show(result) or 0
     except CupolaError as error:
         print(f"cupola {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"cupola {verb}: stopped; run the same command again to go on", file=sys.stderr)
         return 130
-    return 0

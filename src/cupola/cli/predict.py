@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from cupola.cli import INCOMPLETE
 from cupola.prediction import PredictionRun, predict
 
 command = predict
 
 
-def show(result: PredictionRun) -> None:
+def show(result: PredictionRun) -> int:
     """Says how many images were done and how fast, what was not read, and where the results are."""
     print(f"{len(result.keys)} images: {result.out}/panoptic.json, panoptic/, overlays/")
     if result.fresh:
@@ -23,4 +24,7 @@ def show(result: PredictionRun) -> None:
         print(f"in part: {remark}")
     for failure in result.failures:
         print(f"left out: {failure}")
+    if result.failures:
+        print(f"{len(result.failures)} could not be read and are left out")
     print(f"report: {result.report}")
+    return 0 if result.complete else INCOMPLETE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from cupola.cli import INCOMPLETE
 from cupola.pseudo_labels import LabelStore, pseudo_label
 from cupola.pseudo_labels.presets import PRESETS
 
@@ -14,7 +15,7 @@ MOSTLY_EMPTY = 0.5
 """Warn when a larger share of the frames has no moving object."""
 
 
-def show(store: LabelStore) -> None:
+def show(store: LabelStore) -> int:
     """Prints what was made, from what, how long it took, and what to be careful about."""
     objects = {key: len(store.entries[key].scores) for key in store.keys}
     empty = sum(count == 0 for count in objects.values())
@@ -35,6 +36,7 @@ def show(store: LabelStore) -> None:
     print(f"report: {store.path / 'report.html'}")
     for warning in warnings(store, empty):
         print(f"warning: {warning}", file=sys.stderr)
+    return INCOMPLETE if store.failures else 0
 
 
 def warnings(store: LabelStore, empty: int) -> list[str]:

@@ -13,8 +13,8 @@ average_precision(quality.images, quality.is_thing, assignment).ap
 from cupola.evaluation.average_precision import AveragePrecision, agnostic_average_precision, average_precision
 from cupola.evaluation.contingency import Contingency, contingency
 from cupola.evaluation.matching import match_classes
+from cupola.evaluation.object_recall import ObjectCounts, Recall, count_objects
 from cupola.evaluation.panoptic_quality import PanopticMeans, PanopticQuality, PanopticScores, panoptic_scores
-from cupola.evaluation.protocol import ObjectCounts, Recall, count_objects
 from cupola.evaluation.semantic import ConfusionMatrix, SemanticScores
 from cupola.evaluation.summary import Evaluation, EvaluationSettings, Judged, MatchedScores, evaluate_maps
 

@@ -13,8 +13,8 @@ from cupola.errors import ConfigError
 from cupola.evaluation.average_precision import AveragePrecision, agnostic_average_precision, average_precision
 from cupola.evaluation.contingency import Contingency, contingency, without_small_things
 from cupola.evaluation.matching import match_classes
+from cupola.evaluation.object_recall import SMALL, ObjectCounts, Recall, count_objects
 from cupola.evaluation.panoptic_quality import PanopticScores, panoptic_scores
-from cupola.evaluation.protocol import SMALL, ObjectCounts, Recall, count_objects
 from cupola.evaluation.semantic import ConfusionMatrix, SemanticScores, confusion_of
 from cupola.taxonomy import Taxonomy
 from cupola.types import PanopticMap

@@ -35,8 +35,8 @@ class PredictionRun:
     """What `cupola predict` made: panoptic.json, panoptic/, overlays/ and report.html under `out`.
 
     keys: of all images and frames; fresh: how many of them this run predicted, the others were there; failures: what
-    could not be read; remarks: what was read in part; seconds: how long the network worked, and how long it waited for
-    images and for files to be written.
+    could not be read; remarks: what was read in part; complete: there are no failures, and no video broke off; seconds:
+    how long the network worked, and how long it waited for images and for files to be written.
     """
 
     out: Path
@@ -44,6 +44,7 @@ class PredictionRun:
     fresh: int
     failures: tuple[str, ...]
     remarks: tuple[str, ...]
+    complete: bool
     seconds: Mapping[str, float]
     report: Path
 
@@ -164,11 +165,13 @@ def _run(
     if not annotations:
         raise DataError(f"none of the {len(sources)} images and videos could be read; the first: {failures[0]}")
     write_index(out / "panoptic.json", annotations, predictor.classes.categories(), dict(facts))
-    remarks = _remarks(sources, journal)
+    broken, several = _broken_off(sources, journal), _of_several(sources)
+    remarks = (*broken, *several)
     report = out / "report.html"
     write_report(report, sources, annotations, predictor, [*failures, *remarks], facts)
     keys = tuple(a.key for a in annotations)
-    return PredictionRun(out, keys, fresh, tuple(failures), tuple(remarks), seconds, report)
+    complete = not failures and not broken
+    return PredictionRun(out, keys, fresh, tuple(failures), remarks, complete, seconds, report)
 
 
 @contextmanager
@@ -211,13 +214,13 @@ def _annotations(sources: Sequence[Source], journal: Journal) -> list[Annotation
     return [journal.images[key].annotation for key in keys]
 
 
-def _remarks(sources: Sequence[Source], journal: Journal) -> list[str]:
-    """What was read in part only."""
-    remarks = []
-    for source in sources:
-        if isinstance(source, VideoSource):
-            done = journal.videos.get(source.key)
-            remarks += [done.complaint] if done is not None and done.complaint else []
-        elif holds_several(Path(source.name)):
-            remarks.append(f"{source.name} holds several pictures; the first was predicted")
-    return remarks
+def _broken_off(sources: Sequence[Source], journal: Journal) -> list[str]:
+    """Of each video that was read in part, what it lacks."""
+    videos = [journal.videos.get(source.key) for source in sources if isinstance(source, VideoSource)]
+    return [done.complaint for done in videos if done is not None and done.complaint]
+
+
+def _of_several(sources: Sequence[Source]) -> list[str]:
+    """Of each image file of several pictures, that one was taken."""
+    names = [source.name for source in sources if isinstance(source, ImageSource) and holds_several(Path(source.name))]
+    return [f"{name} holds several pictures; the first was predicted" for name in names]

@@ -9,15 +9,13 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from cupola.evaluation.contingency import Contingency, thing_classes
+from cupola.evaluation.panoptic_quality import MAX_VOID_SHARE
 
 FOUND_IOU = 0.5
 """A true object is found when a predicted one covers it with a larger IoU."""
 
 SMALL = 2
 """An object is small up to this many times the least area that is asked for (findings-demo: 100 to 200 px)."""
-
-MAX_VOID_SHARE = 0.5
-"""A predicted object that is void or crowd to a larger share is not called false, as for PQ."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,8 @@ def count_objects(
     is_thing: of true, pseudo_is_thing: of predicted classes; min_area: smaller true objects are not asked for [px].
 
     An object is a segment of a thing class with an instance id above 0; true crowds are none. Pixels of no true class
-    are void: they are taken out of the union of an IoU.
+    are void: they are taken out of the union of an IoU. As for PQ, a predicted object that is void or crowd to more
+    than `MAX_VOID_SHARE` is not called false.
     """
     totals = np.zeros((4, 2), np.int64)
     predicted = false = 0
