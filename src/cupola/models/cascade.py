@@ -305,7 +305,9 @@ class RoiHeads(nn.Module):
         """Probabilities of each detection's mask, on a grid over its box, for each image (1.8)."""
         pooled = pool(features, boxes, self.settings.mask.pooled, self.settings.pooler)
         chosen = []
-        for part, label in zip(pooled.split(MASKS_AT_ONCE), torch.cat(classes).split(MASKS_AT_ONCE), strict=True):
+        for part, label in zip(
+            torch.split(pooled, MASKS_AT_ONCE), torch.split(torch.cat(classes), MASKS_AT_ONCE), strict=True
+        ):
             logits = self.mask_head(part).float()
             channel = label if logits.shape[1] > 1 else torch.zeros_like(label)
             chosen.append(logits[torch.arange(len(logits), device=logits.device), channel].sigmoid())
