@@ -15,8 +15,6 @@ compiled backbone, and tells images a second.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import platform
 import statistics
 import subprocess
@@ -24,11 +22,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
-from network import example
+from network import example, resident, restart_peak
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
@@ -234,21 +231,13 @@ def show(seconds: dict[str, list[tuple[float, float]]], images: int) -> None:
         )
 
 
-def resident(field: str) -> float:
-    """Memory of this process [MiB]: `VmRSS` = now, `VmHWM` = the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
-
-
 def peak(options: argparse.Namespace) -> float:
     """Peak memory [MiB] of one program in this process (Linux): its weights and two calls, without the imports and
     without what making the weights took."""
     make = predictions if options.what == "inference" else steps
     before = resident("VmRSS")
     (program,) = make(options, options.only).values()
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    restart_peak()
     for _ in range(2):
         program()
     return resident("VmHWM") - before

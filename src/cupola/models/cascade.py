@@ -22,6 +22,9 @@ from cupola.models.settings import NetworkSettings
 Sizes = list[tuple[int, int]]
 """(height, width) [px] of each image of a batch, without padding."""
 
+MASKS_AT_ONCE = 32
+"""Regions whose masks are predicted at once: their features at the masks' resolution are large."""
+
 SLACK = 1e-6
 """More than the rounding of a mean of probabilities."""
 
@@ -300,10 +303,15 @@ class RoiHeads(nn.Module):
         self, features: list[Tensor], boxes: list[Tensor], classes: list[Tensor]
     ) -> list[Float[Tensor, "n s s"]]:
         """Probabilities of each detection's mask, on a grid over its box, for each image (1.8)."""
-        logits = self.mask_head(pool(features, boxes, self.settings.mask.pooled, self.settings.pooler)).float()
-        label = torch.cat(classes) if logits.shape[1] > 1 else torch.zeros_like(torch.cat(classes))
-        chosen = logits[torch.arange(len(logits), device=logits.device), label].sigmoid()
-        return list(torch.split(chosen, [len(box) for box in boxes]))
+        pooled = pool(features, boxes, self.settings.mask.pooled, self.settings.pooler)
+        chosen = []
+        for part, label in zip(
+            torch.split(pooled, MASKS_AT_ONCE), torch.split(torch.cat(classes), MASKS_AT_ONCE), strict=True
+        ):
+            logits = self.mask_head(part).float()
+            channel = label if logits.shape[1] > 1 else torch.zeros_like(label)
+            chosen.append(logits[torch.arange(len(logits), device=logits.device), channel].sigmoid())
+        return list(torch.split(torch.cat(chosen), [len(box) for box in boxes]))
 
 
 def select_detections(

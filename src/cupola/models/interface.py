@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cupola.models.merge import MergeLimits
 from cupola.models.records import LossPart, NetworkPrediction, Target
 
 
@@ -48,7 +50,7 @@ class PanopticModel(nn.Module, ABC):
         each image before (`cupola.models.boxes.one_each`).
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def predict(
         self,
         images: Sequence[Float[Tensor, "3 _ _"]],
@@ -65,3 +67,30 @@ class PanopticModel(nn.Module, ABC):
         in the panoptic map (the same by default); overlap, stuff_area [px]: of the merge, from the settings by default;
         output_sizes: (height, width) of each result, the images' own by default.
         """
+        outputs = [(image.shape[1], image.shape[2]) for image in images] if output_sizes is None else output_sizes
+        limits = MergeLimits.of(self.settings.merge, score_threshold, merge_threshold, overlap, stuff_area)
+        with evaluating(self):
+            return self.predicted(images, outputs, score_threshold, limits)
+
+    @abstractmethod
+    def predicted(
+        self,
+        images: Sequence[Float[Tensor, "3 _ _"]],
+        outputs: Sequence[tuple[int, int]],
+        score_threshold: float,
+        limits: MergeLimits,
+    ) -> list[NetworkPrediction]:
+        """What `predict` gives, called in evaluation mode and without a gradient. outputs: (height, width) of each
+        result."""
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each module's own mode comes back."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 from cupola.models.boxes import clip_boxes
 from cupola.models.records import SOME_THING
+from cupola.models.settings import MergeSettings
 from cupola.types import Segment
+
+
+@dataclass(frozen=True)
+class MergeLimits:
+    """Thresholds of one merge. score: least score of an object; overlap: an object is rejected if more than this share
+    of it is taken; stuff_area: smallest stuff segment [px], stuff_share: the same as a share of the image."""
+
+    score: float
+    overlap: float
+    stuff_area: float
+    stuff_share: float
+
+    @staticmethod
+    def of(
+        settings: MergeSettings,
+        score_threshold: float,
+        merge_threshold: float | None,
+        overlap: float | None,
+        stuff_area: int | None,
+    ) -> MergeLimits:
+        """The arguments of `predict`, where they are given, else the settings."""
+        return MergeLimits(
+            score_threshold if merge_threshold is None else merge_threshold,
+            settings.overlap if overlap is None else overlap,
+            float(settings.stuff_area if stuff_area is None else stuff_area),
+            settings.stuff_share if stuff_area is None else 0.0,
+        )
+
+    def least_stuff(self, pixels: int) -> float:
+        """Pixels of the smallest stuff segment in an image of so many."""
+        return max(self.stuff_area, self.stuff_share * pixels)
 
 
 def merge_panoptic(

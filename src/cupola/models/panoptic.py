@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -18,12 +16,12 @@ from cupola.models.interface import PanopticModel
 from cupola.models.layers import upsample
 from cupola.models.losses import semantic_loss as pixel_loss
 from cupola.models.mask_head import paste_masks
-from cupola.models.merge import merge_panoptic
+from cupola.models.merge import MergeLimits, merge_panoptic
 from cupola.models.recompute import recomputed
 from cupola.models.records import IGNORE, Detections, LossPart, NetworkPrediction, Target
 from cupola.models.rpn import RegionProposalNetwork
 from cupola.models.semantic_head import STRIDE, SemanticHead
-from cupola.models.settings import MergeSettings, NetworkSettings
+from cupola.models.settings import NetworkSettings
 
 MEAN = (0.485, 0.456, 0.406)
 """Mean colour, RGB in [0, 1] (spec-network 1.2)."""
@@ -123,32 +121,20 @@ class PanopticNetwork(PanopticModel):
         loss = recomputed(mean_of, *features, module=self.sem_seg_head) if large else mean_of(*features)
         return LossPart(settings.loss_weight * loss, (wanted != IGNORE).sum())
 
-    @torch.no_grad()
-    def predict(
+    def predicted(
         self,
         images: Sequence[Float[Tensor, "3 _ _"]],
-        *,
-        score_threshold: float = 0.5,
-        merge_threshold: float | None = None,
-        overlap: float | None = None,
-        stuff_area: int | None = None,
-        output_sizes: Sequence[tuple[int, int]] | None = None,
+        outputs: Sequence[tuple[int, int]],
+        score_threshold: float,
+        limits: MergeLimits,
     ) -> list[NetworkPrediction]:
-        """Predictions of a batch, in evaluation mode whatever the mode of the network (spec-network 1.11, 4.2).
-
-        images: RGB in [0, 1], of any sizes; score_threshold: least score of a detection, merge_threshold: of an object
-        in the panoptic map (the same by default); overlap, stuff_area [px]: of the merge, from the settings by default;
-        output_sizes: (height, width) of each result, the images' own by default.
-        """
-        outputs = [(image.shape[1], image.shape[2]) for image in images] if output_sizes is None else output_sizes
+        """See `PanopticModel`."""
         images = [resized(image, size_to_predict(image, self.settings.rows)) for image in images]
         sizes: Sizes = [(image.shape[1], image.shape[2]) for image in images]
-        with evaluating(self):
-            features = self.backbone(self.batch(images))
-            semantic = self.sem_seg_head(features).float()
-            found, small_masks = self._detect(features, sizes, score_threshold)
+        features = self.backbone(self.batch(images))
+        semantic = self.sem_seg_head(features).float()
+        found, small_masks = self._detect(features, sizes, score_threshold)
         del features  # of a large image they take as much as its masks, which come now
-        limits = MergeLimits.of(self.settings.merge, score_threshold, merge_threshold, overlap, stuff_area)
         return [
             assembled(
                 resized(upsample(semantic[index, None], STRIDE)[0, :, : size[0], : size[1]], output),
@@ -216,33 +202,6 @@ def resized(logits: Float[Tensor, "k h w"], size: tuple[int, int]) -> Float[Tens
     return functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
 
 
-@dataclass(frozen=True)
-class MergeLimits:
-    """Thresholds of one merge. score: least score of an object; overlap: an object is rejected if more than this share
-    of it is taken; stuff_area: smallest stuff segment [px], stuff_share: the same as a share of the image."""
-
-    score: float
-    overlap: float
-    stuff_area: float
-    stuff_share: float
-
-    @staticmethod
-    def of(
-        settings: MergeSettings,
-        score_threshold: float,
-        merge_threshold: float | None,
-        overlap: float | None,
-        stuff_area: int | None,
-    ) -> MergeLimits:
-        """The arguments of `predict`, where they are given, else the settings."""
-        return MergeLimits(
-            score_threshold if merge_threshold is None else merge_threshold,
-            settings.overlap if overlap is None else overlap,
-            float(settings.stuff_area if stuff_area is None else stuff_area),
-            settings.stuff_share if stuff_area is None else 0.0,
-        )
-
-
 def assembled(
     semantic: Float[Tensor, "k h w"],
     found: Detections,
@@ -266,18 +225,6 @@ def assembled(
         boxes,
         score_threshold=limits.score,
         overlap=limits.overlap,
-        stuff_area=max(limits.stuff_area, limits.stuff_share * height * width),
+        stuff_area=limits.least_stuff(height * width),
     )
     return NetworkPrediction(semantic, boxes, scores, classes, masks, panoptic, segments)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; each module's own mode comes back."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from cupola.errors import ConfigError
 from cupola.models.boxes import clip_boxes, suppress
-from cupola.models.interface import PanopticModel
+from cupola.models.interface import PanopticModel, evaluating
 from cupola.models.layers import upsample
-from cupola.models.panoptic import MergeLimits, PanopticNetwork, assembled, evaluating, resized, size_to_predict
+from cupola.models.merge import MergeLimits
+from cupola.models.panoptic import PanopticNetwork, assembled, resized, size_to_predict
 from cupola.models.records import Detections, NetworkPrediction
 from cupola.models.semantic_head import STRIDE
 

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from cupola.errors import ConfigError
 from cupola.models import LossPart, PanopticModel
+from cupola.models.recompute import buffers_kept
 from cupola.progress import progress
 from cupola.runs.signals import stopping
 from cupola.training.data import require_same_data
 from cupola.training.faults import require_finite
 from cupola.training.processes import (
     agreed,
-    buffers_kept,
     counts_of,
     memory_in_use,
     share_norms,

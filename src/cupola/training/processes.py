@@ -7,7 +7,7 @@ one would with the same batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -164,13 +164,3 @@ def share_norms(network: nn.Module, device: torch.device) -> None:
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm
-
-
-@contextmanager
-def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """Afterwards the buffers, such as running statistics, are those of before."""
-    before: Sequence[Tensor] = [buffer.clone() for buffer in network.buffers()]
-    yield
-    with torch.no_grad():
-        for buffer, value in zip(network.buffers(), before, strict=True):
-            buffer.copy_(value)

@@ -28,8 +28,8 @@ from cupola.models.mask2former.queries import (
     uncertain_points,
 )
 from cupola.models.mask2former.settings import Mask2FormerSettings
-from cupola.models.merge import merge_panoptic
-from cupola.models.panoptic import DEVIATION, MEAN, MergeLimits, evaluating, padded_batch, resized
+from cupola.models.merge import MergeLimits, merge_panoptic
+from cupola.models.panoptic import DEVIATION, MEAN, padded_batch, resized
 from cupola.models.records import LossPart, NetworkPrediction, Target
 from cupola.models.resnet import ResNet
 from cupola.models.settings import VitSettings
@@ -177,24 +177,17 @@ class Mask2FormerNetwork(PanopticModel):
 
     # ---- prediction
 
-    @torch.no_grad()
-    def predict(
+    def predicted(
         self,
         images: Sequence[Float[Tensor, "3 _ _"]],
-        *,
-        score_threshold: float = 0.5,
-        merge_threshold: float | None = None,
-        overlap: float | None = None,
-        stuff_area: int | None = None,
-        output_sizes: Sequence[tuple[int, int]] | None = None,
+        outputs: Sequence[tuple[int, int]],
+        score_threshold: float,
+        limits: MergeLimits,
     ) -> list[NetworkPrediction]:
         """See `PanopticModel`. An object's score is that of its class times the mean probability within its mask; the
         score of a class at a pixel is the sum over the queries of their shares for both, and `semantic` its logarithm
         (Cheng et al., 2022; MaskFormer, 2021, section 3.4)."""
-        outputs = [(image.shape[1], image.shape[2]) for image in images] if output_sizes is None else output_sizes
-        with evaluating(self):
-            masks, logits = self.queries(images)[-1]
-        limits = MergeLimits.of(self.settings.merge, score_threshold, merge_threshold, overlap, stuff_area)
+        masks, logits = self.queries(images)[-1]
         results = []
         for index, (image, output) in enumerate(zip(images, outputs, strict=True)):
             size = (image.shape[1], image.shape[2])
@@ -208,7 +201,7 @@ class Mask2FormerNetwork(PanopticModel):
                 classes,
                 score_threshold=limits.score,
                 overlap=limits.overlap,
-                stuff_area=max(limits.stuff_area, limits.stuff_share * output[0] * output[1]),
+                stuff_area=limits.least_stuff(output[0] * output[1]),
             )
             boxes = boxes_of_masks(shown)
             results.append(NetworkPrediction(semantic, boxes, scores, classes, shown, panoptic, segments))
