@@ -225,7 +225,7 @@ def test_an_error_while_reading_ahead_reaches_the_caller():
     def broken(number):
         raise StoreError("gone")
 
-    with Batches(replace(load(labels(2)), read=broken), BATCH) as batches, pytest.raises(StoreError, match="gone"):
+    with Batches(replace(load(labels(2)), sample=broken), BATCH) as batches, pytest.raises(StoreError, match="gone"):
         batches.get(0)
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_doubles import MemoryLabels, street
 
+from cupola.errors import TrainingError
 from cupola.models import IGNORE
 from cupola.training.targets import (
     FIRST_OBJECT,
@@ -18,6 +19,7 @@ from cupola.training.targets import (
     hide_remnants,
     make_target,
     object_areas,
+    require_room,
 )
 from cupola.types import VOID, PanopticMap
 
@@ -96,3 +98,9 @@ def test_box_is_half_open():
     mask = np.zeros((5, 6), bool)
     mask[2, 3] = True
     assert box_of_mask(mask) == (3, 2, 4, 3)
+
+
+def test_more_stuff_than_there_are_codes_is_refused():
+    require_room(UNMARKED - 1)
+    with pytest.raises(TrainingError, match="254 stuff classes, but no more than 253 can be learnt"):
+        require_room(UNMARKED)

@@ -14,7 +14,7 @@ from cupola.finetuning.annotated import Annotated
 from cupola.models import IGNORE, SOME_THING
 from cupola.progress import progress
 from cupola.training.data import CACHE_BYTES, TrainingData
-from cupola.training.targets import FIRST_OBJECT, Sample
+from cupola.training.targets import FIRST_OBJECT, Sample, require_room
 from cupola.types import PanopticMap
 
 
@@ -37,8 +37,9 @@ def encode_truth(
 
 def truth_data(annotated: Annotated, keys: Sequence[str], cache_bytes: int = CACHE_BYTES) -> TrainingData:
     """The annotated images of these keys as training data, kept in memory up to `cache_bytes`; each is read once for
-    the fingerprint. Raises what reading raises."""
+    the fingerprint. Raises `TrainingError` for too many classes of stuff, and what reading raises."""
     things, stuff = class_order(annotated.taxonomy)
+    require_room(len(stuff))
     digest = hashlib.sha256(repr((annotated.taxonomy.names, things, stuff)).encode())
     cache: dict[str, Sample] = {}
     sizes: list[tuple[int, int]] = []

@@ -15,7 +15,7 @@ from jaxtyping import Int16, Int64, UInt8, UInt16
 from cupola.errors import StoreError, TrainingError
 from cupola.progress import progress
 from cupola.training.copy_paste import Cutout, cut_objects
-from cupola.training.targets import Sample, encode_label
+from cupola.training.targets import Sample, encode_label, require_room
 from cupola.types import PanopticMap
 
 CACHE_BYTES = 2_000_000_000
@@ -41,21 +41,18 @@ class Labels(Protocol):
 @dataclass(frozen=True)
 class TrainingData:
     """Frames to learn from. keys: of the frames; sizes: (height, width) of each [px]; bank: objects to paste;
-    fingerprint: of all images and labels; objects: labelled ones; read: a frame's sample, by number."""
+    fingerprint: of all images and labels; objects: labelled ones; sample: of a frame, by number, not to be written
+    to."""
 
     keys: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
     bank: tuple[Cutout, ...]
     fingerprint: str
     objects: int
-    read: Callable[[int], Sample]
+    sample: Callable[[int], Sample]
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def sample(self, number: int) -> Sample:
-        """Frame `number`; not to be written to."""
-        return self.read(number)
 
     def canvas(self, largest: tuple[int, int]) -> tuple[int, int]:
         """(height, width) [px] of training images: the largest frame, but at most `largest`."""
@@ -67,11 +64,11 @@ class TrainingData:
     ) -> TrainingData:
         """The same frames with other codes and classes for some of them, and with `bank` added to the bank."""
 
-        def read(number: int) -> Sample:
-            sample = self.read(number)
-            return Sample(sample.image, *labels[number]) if number in labels else sample
+        def sample(number: int) -> Sample:
+            before = self.sample(number)
+            return Sample(before.image, *labels[number]) if number in labels else before
 
-        return replace(self, read=read, bank=(*self.bank, *bank))
+        return replace(self, sample=sample, bank=(*self.bank, *bank))
 
 
 def read_sample(labels: Labels, key: str, left_over: Literal["ignore", "thing"] = "ignore") -> Sample:
@@ -129,7 +126,7 @@ def load_data(
         used += sample.image.nbytes + sample.codes.nbytes
         if used <= cache_bytes:
             cache[key] = sample
-    _require_objects(labels, objects)
+    _require_learnable(labels, objects)
     cutouts = tuple(entry[2] for entry in sorted(bank, key=lambda entry: entry[:2])[:bank_size])
     keys, sizes = zip(*kept, strict=True)
 
@@ -149,9 +146,10 @@ def require_same_data(out: Path, before: str, now: str) -> None:
         )
 
 
-def _require_objects(labels: Labels, objects: int) -> None:
+def _require_learnable(labels: Labels, objects: int) -> None:
     if not labels.keys:
         raise TrainingError("the label store holds no frame, so there is nothing to learn from")
+    require_room(len(labels.stuff))
     if not labels.things:
         raise TrainingError(
             "the label store has no thing class, so there are no objects to learn; label frames in which something "

@@ -7,27 +7,24 @@ marks goes into a bank of the last looks, which takes the place of the labelled 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from cupola.errors import ConfigError
-from cupola.models import NetworkPrediction
 from cupola.training.copy_paste import Cutout, cut_mask
 from cupola.training.data import TrainingData
-from cupola.training.sampler import AHEAD, frames_of_step, to_tensor
+from cupola.training.detecting import AT_ONCE, Detector, detected
+from cupola.training.sampler import AHEAD, frames_of_step
 from cupola.training.targets import FIRST_OBJECT, Sample, box_of_mask
 
 DELAY = AHEAD + 1
 """Steps from a look to the first batch that may paste what it found: earlier ones are being made already."""
-
-PREDICTED_AT_ONCE = 8
-"""Frames a forward pass."""
 
 LOOK = 4
 """What a stream of random numbers is for, beside those of `sampler`: the order in which frames are looked at."""
@@ -67,15 +64,6 @@ class DiscoverySettings:
         """Number of the look that is due before `step`; the first one is made just early enough. None: none is."""
         since = step - max(0, self.start - DELAY)
         return since // self.every if self.start and since >= 0 and since % self.every == 0 else None
-
-
-@runtime_checkable
-class Detector(Protocol):
-    """What finds objects; `PanopticNetwork` does."""
-
-    def predict(
-        self, images: Sequence[Float[Tensor, "3 _ _"]], *, score_threshold: float
-    ) -> list[NetworkPrediction]: ...
 
 
 def discovered(
@@ -129,15 +117,12 @@ class DiscoveryBank:
         frames = frames_of_step(len(data), self.settings.frames, number, self._seed + LOOK)
         ranks = len(gather([]))
         mine: list[Cutout] = []
-        for start in range(0, len(frames), PREDICTED_AT_ONCE * ranks):
-            first = start + rank * PREDICTED_AT_ONCE
-            samples = [data.sample(frame) for frame in frames[first : first + PREDICTED_AT_ONCE]]
-            images = [to_tensor(sample.image).to(device) for sample in samples]
-            predictions = network.predict(images, score_threshold=self.settings.score) if images else []
-            for sample, found in zip(samples, predictions, strict=True):
-                arrays = (tensor.cpu().numpy() for tensor in (found.masks, found.scores, found.classes))
-                masks, scores, classes = arrays
-                mine += discovered(sample, masks, scores.astype(np.float32), classes, self.settings, self._min_side)
+        for start in range(0, len(frames), AT_ONCE * ranks):
+            first = start + rank * AT_ONCE
+            samples = [data.sample(frame) for frame in frames[first : first + AT_ONCE]]
+            detections = detected(network, samples, self.settings.score, device)
+            for sample, (masks, scores, classes) in zip(samples, detections, strict=True):
+                mine += discovered(sample, masks, scores, classes, self.settings, self._min_side)
         self._looks[step] = [cutout for part in gather(mine) for cutout in part]
         for old in sorted(self._looks)[: -(self.settings.keep + DELAY)]:
             del self._looks[old]

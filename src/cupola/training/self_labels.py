@@ -7,28 +7,23 @@ learning it as an object does more than merely not punishing it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, UInt16
-from torch import Tensor
+from jaxtyping import Bool, Float32, Int64, UInt16
 
 from cupola.errors import ConfigError, StoreError
 from cupola.io import read_ids, write_ids, write_json
-from cupola.models import IGNORE, NetworkPrediction
+from cupola.models import IGNORE
 from cupola.progress import progress
 from cupola.training.copy_paste import Cutout, cut_objects
 from cupola.training.data import TrainingData
-from cupola.training.sampler import to_tensor
+from cupola.training.detecting import AT_ONCE, Detector, detected
 from cupola.training.targets import FIRST_OBJECT, MIN_AREA, UNMARKED, Sample
 
 DIRECTORY, INDEX = "self_labels", "index.json"
-PREDICTED_AT_ONCE = 8
-"""Frames a forward pass; detection is quick, so this only fills the cores."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +51,7 @@ class SelfLabelSettings:
         return sum(share >= at for at in self.at)
 
 
-@runtime_checkable
-class Detector(Protocol):
-    """What finds objects; `PanopticNetwork` does."""
-
-    def predict(
-        self, images: Sequence[Float[Tensor, "3 _ _"]], *, score_threshold: float
-    ) -> list[NetworkPrediction]: ...
-
-
-Labels = dict[int, tuple[UInt16[np.ndarray, "h w"], Int64[np.ndarray, "n"]]]
+NewLabels = dict[int, tuple[UInt16[np.ndarray, "h w"], Int64[np.ndarray, "n"]]]
 """New codes and classes of frames, by number."""
 
 
@@ -91,25 +77,21 @@ def add_objects(
     return Sample(sample.image, codes, np.array(known, np.int64))
 
 
-def discover(network: Detector, data: TrainingData, settings: SelfLabelSettings, device: torch.device) -> Labels:
+def discover(network: Detector, data: TrainingData, settings: SelfLabelSettings, device: torch.device) -> NewLabels:
     """New labels of all frames in which the network finds an object that no label marks. Draws nothing at random."""
-    found: Labels = {}
-    starts = range(0, len(data), PREDICTED_AT_ONCE)
-    for start in progress(starts, "labelling itself"):
-        numbers = range(start, min(start + PREDICTED_AT_ONCE, len(data)))
+    found: NewLabels = {}
+    for start in progress(range(0, len(data), AT_ONCE), "labelling itself"):
+        numbers = range(start, min(start + AT_ONCE, len(data)))
         samples = [data.sample(number) for number in numbers]
-        images = [to_tensor(sample.image).to(device) for sample in samples]
-        predictions = network.predict(images, score_threshold=settings.score)
-        for number, sample, prediction in zip(numbers, samples, predictions, strict=True):
-            arrays = (prediction.masks, prediction.scores, prediction.classes)
-            masks, scores, classes = (tensor.cpu().numpy() for tensor in arrays)
-            extended = add_objects(sample, masks, scores.astype(np.float32), classes, settings)
+        detections = detected(network, samples, settings.score, device)
+        for number, sample, (masks, scores, classes) in zip(numbers, samples, detections, strict=True):
+            extended = add_objects(sample, masks, scores, classes, settings)
             if len(extended.classes) > len(sample.classes):
                 found[number] = extended.codes, extended.classes
     return found
 
 
-def extended_data(data: TrainingData, labels: Labels, min_side: int) -> TrainingData:
+def extended_data(data: TrainingData, labels: NewLabels, min_side: int) -> TrainingData:
     """`data` with self-labels, their objects added to the bank."""
     bank: list[Cutout] = []
     for number in sorted(labels):
@@ -119,12 +101,12 @@ def extended_data(data: TrainingData, labels: Labels, min_side: int) -> Training
     return data.with_labels(labels, bank)
 
 
-def count_new(data: TrainingData, labels: Labels) -> int:
+def count_new(data: TrainingData, labels: NewLabels) -> int:
     """Number of objects that the self-labels add."""
     return sum(len(classes) - len(data.sample(number).classes) for number, (_, classes) in labels.items())
 
 
-def write_self_labels(out: Path, data: TrainingData, labels: Labels, round_number: int) -> None:
+def write_self_labels(out: Path, data: TrainingData, labels: NewLabels, round_number: int) -> None:
     """Writes the codes as out/self_labels/ROUND/KEY.png (16 bit), the classes as index.json beside them, last. Raises
     `DiskError`."""
     directory = out / DIRECTORY / str(round_number)
@@ -135,7 +117,7 @@ def write_self_labels(out: Path, data: TrainingData, labels: Labels, round_numbe
     write_json(directory / INDEX, {"codes": codes_mean, "classes": classes})
 
 
-def read_self_labels(out: Path, data: TrainingData, round_number: int) -> Labels:
+def read_self_labels(out: Path, data: TrainingData, round_number: int) -> NewLabels:
     """Reads them back, to go on after a stop. Raises `StoreError` where they are missing or damaged."""
     directory = out / DIRECTORY / str(round_number)
     try:
@@ -143,7 +125,7 @@ def read_self_labels(out: Path, data: TrainingData, round_number: int) -> Labels
         classes = {str(key): np.array(value, np.int64) for key, value in content["classes"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{directory / INDEX} is damaged ({error}); delete {out} and train again") from error
-    labels: Labels = {}
+    labels: NewLabels = {}
     for number, key in enumerate(data.keys):
         if key in classes:
             labels[number] = read_ids(directory / f"{key}.png").astype(np.uint16), classes[key]

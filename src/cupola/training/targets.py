@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int16, Int64, UInt8, UInt16
 
+from cupola.errors import TrainingError
 from cupola.models import IGNORE, SOME_THING, Target
 from cupola.types import VOID, PanopticMap
 
@@ -26,7 +27,7 @@ that a label does not tell apart (a crowd): their semantics are learnt, and they
 of negatives is aware of ignored pixels; `IGNORE` = 255 is void."""
 
 MAX_STUFF = UNMARKED - 1
-"""Most stuff classes that the codes have room for (a store holds at most 255 classes in all)."""
+"""Most stuff classes that the codes have room for."""
 
 MIN_AREA = 16
 """Objects with fewer visible pixels are no targets [px] (spec-network 2.4 [R])."""
@@ -52,6 +53,12 @@ class Sample:
     def areas(self) -> Int64[np.ndarray, "n"]:
         """Visible pixels of each object [px]."""
         return object_areas(self.codes, len(self.classes))
+
+
+def require_room(stuff: int) -> None:
+    """Raises `TrainingError` for more stuff classes than the codes have room for."""
+    if stuff > MAX_STUFF:
+        raise TrainingError(f"there are {stuff} stuff classes, but no more than {MAX_STUFF} can be learnt; unite some")
 
 
 def object_areas(codes: UInt16[np.ndarray, "h w"], objects: int) -> Int64[np.ndarray, "n"]:
