@@ -75,12 +75,11 @@ def sampled(
     image: Float32[np.ndarray, "h w"], x: Float32[np.ndarray, "n"], y: Float32[np.ndarray, "n"]
 ) -> Float32[np.ndarray, "n"]:
     """Values of an image at any number of points [px], bilinear; outside, those of its border."""
-    parts = [
-        cv2.remap(image, *(axis[None, start : start + LONGEST] for axis in (x, y)), cv2.INTER_LINEAR,
-                  borderMode=cv2.BORDER_REPLICATE)[0]
-        for start in range(0, len(x), LONGEST)
-    ]  # fmt: skip
-    return np.concatenate([np.zeros(0, np.float32), *parts])
+    parts = [np.zeros(0, np.float32)]
+    for start in range(0, len(x), LONGEST):
+        piece = np.s_[None, start : start + LONGEST]
+        parts.append(cv2.remap(image, x[piece], y[piece], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0])
+    return np.concatenate(parts)
 
 
 def project(
