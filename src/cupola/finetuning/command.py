@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -57,6 +57,8 @@ class FinetuneSettings:
     saving_share: float = 0.1
     optimizer: OptimizerSettings = OptimizerSettings(warm_up=20)  # noqa: RUF009 - frozen
     augment: AugmentSettings = AugmentSettings(jitter=0.0, grey=0.0, blur=0.0)  # noqa: RUF009 - frozen
+
+    may_differ: ClassVar[tuple[str, ...]] = ("saving_share",)
 
     def __post_init__(self) -> None:
         if self.batch < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -83,6 +83,8 @@ class BootstrapSettings:
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
     self_labels: SelfLabelSettings = SelfLabelSettings()  # noqa: RUF009 - frozen
     discoveries: DiscoverySettings = DiscoverySettings()  # noqa: RUF009 - frozen
+
+    may_differ: ClassVar[tuple[str, ...]] = ("saving_share",)
 
     def __post_init__(self) -> None:
         if self.batch < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cupola.errors import ConfigError
 from cupola.models import ViewSettings
@@ -63,6 +63,8 @@ class SelfTrainingSettings:
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-3, weight_decay=0.0, warm_up=20)  # noqa: RUF009
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
+
+    may_differ: ClassVar[tuple[str, ...]] = ("saving_share",)
 
     @property
     def pool(self) -> int:
