@@ -88,7 +88,16 @@ def test_two_processes_teach_themselves_what_one_does(labels, tmp_path):
     """Each labels and learns its share of the images; the first alone writes."""
     save_network(tmp_path / "net", decided(), {"things": [0, 1], "stuff": [2, 3]})
     words = ["self-train", str(labels), "--model", str(tmp_path / "net"), "--device", "cpu", "--steps", "4"]
-    words += ["--settings.batch", "2", "--settings.refresh", "2", "--settings.views.scales", "[1.0]"]
+    words += [
+        "--settings.batch",
+        "2",
+        "--settings.batches",
+        "2",
+        "--settings.uses",
+        "1",
+        "--settings.views.scales",
+        "[1.0]",
+    ]
     words += ["--settings.labels.score", "0.3", "--settings.labels.doubt", "0.2"]
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
     started_by_torchrun([*words, "--out", str(tmp_path / "two")])
