@@ -80,7 +80,9 @@ def write_training_report(
         f"{len(rows)} ways of training a network on the pseudo labels of rendered streets, {len(numbers)} times each, "
         f"judged on {len(labels[0].keys)} frames of other streets."
     )
-    plot = Figure("What the parts add", plot_rows(rows), "Points: single seeds; bars: their mean.")
+    plot = Figure(
+        "What the parts add", plot_rows(rows), "Points: single seeds; strokes: their mean. Axes need not begin at 0."
+    )
     blocks: list[Table | Figure | Gallery] = [
         table_of(labels, rows),
         plot,
@@ -90,15 +92,20 @@ def write_training_report(
 
 
 def plot_rows(rows: Sequence[MeasuredRow]) -> UInt8[np.ndarray, "h w 3"]:
-    """PQ, recall of standing things, and false objects of each row, the first row on top."""
+    """PQ by both matchings, recall of standing things, and false objects of each row, the first row on top."""
     from matplotlib.figure import Figure as Plot
 
-    panels = (("pq", "PQ [%]", 100), ("standing", "standing things found [%]", 100), ("false", "false objects", 1))
-    plot = Plot(figsize=(10.5, 1.4 + 0.4 * len(rows)), layout="constrained")
+    panels = (
+        ("pq", "PQ [%]", 100),
+        ("pq_careful", "careful PQ [%]", 100),
+        ("standing", "standing found [%]", 100),
+        ("false", "false objects", 1),
+    )
+    plot = Plot(figsize=(11, 1.4 + 0.4 * len(rows)), layout="constrained")
     places = np.arange(len(rows))
-    for number, (axes, (figure, title, factor)) in enumerate(zip(plot.subplots(1, 3), panels, strict=True)):
+    for number, (axes, (figure, title, factor)) in enumerate(zip(plot.subplots(1, len(panels)), panels, strict=True)):
         values = [factor * one.values(figure) for one in rows]
-        axes.barh(places, [v.mean() for v in values], 0.6, color=FADED)
+        axes.plot([v.mean() for v in values], places, "|", color=FADED, markersize=18, markeredgewidth=4)
         for place, points in zip(places, values, strict=True):
             axes.plot(points, np.full(len(points), place), "o", color=COLOR, markersize=4)
         axes.set(xlabel=title, ylim=(len(rows) - 0.5, -0.5))
