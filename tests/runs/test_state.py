@@ -4,7 +4,7 @@ import resource
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -73,8 +73,9 @@ def test_nothing_was_saved_yet(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@given(share=st.floats(0, 1))
-@settings(max_examples=25, deadline=None)
+@given(share=st.floats(0, 1) | st.floats(0, 0.2))
+@settings(max_examples=50, deadline=None)
+@example(share=0.0078125)
 def test_a_saving_that_was_cut_off_anywhere_leaves_the_one_before(tmp_path_factory, share):
     """A kill: the file begins as the new state and goes on as the old one did."""
     directory = tmp_path_factory.mktemp("run")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,8 @@ def _encoded(tensors: Mapping[str, Tensor], number: int, facts: Mapping[str, Any
         check += _sum(piece)
         pieces.append(piece.data)
         offset = end
-    told = {"number": str(number), "check": str(check), "facts": json.dumps(dict(facts)), "orders": json.dumps(orders)}
+    told = {"number": str(number), "facts": json.dumps(dict(facts)), "orders": json.dumps(orders)}
+    told["check"] = str(check + _sum_of_words(told))
     head = json.dumps({"__metadata__": told, **heads}).encode()
     head += b" " * (-len(head) % 8)
     return [len(head).to_bytes(8, "little") + head, *pieces]
@@ -142,7 +144,8 @@ def read_state(path: Path) -> Saved | None:
         heads = json.loads(content[8:start])
         told = heads.pop("__metadata__")
         data = np.frombuffer(content, np.uint8, offset=start)
-        if sum(_sum(data[slice(*head["data_offsets"])]) for head in heads.values()) != int(told["check"]):
+        check = int(told.pop("check"))
+        if check != _sum_of_words(told) + sum(_sum(data[slice(*head["data_offsets"])]) for head in heads.values()):
             return None
         tensors = read_tensors(content)
         for name, order in json.loads(told["orders"]).items():
@@ -158,6 +161,11 @@ def _sum(piece: UInt8[np.ndarray, "n"]) -> int:
     over = len(piece) % 8
     words = piece[: len(piece) - over].view(np.uint64)
     return int(np.add.reduce(words)) + int.from_bytes(piece[len(piece) - over :].tobytes(), "little")
+
+
+def _sum_of_words(told: Mapping[str, str]) -> int:
+    """The checksum of what the head tells, so that the number of one saving cannot stand before another's weights."""
+    return zlib.crc32(json.dumps(told, sort_keys=True).encode())
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
