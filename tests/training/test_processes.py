@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -35,6 +36,8 @@ def run(labels: Path, out: Path, processes: int = 1, **options) -> list[dict[str
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, json.dumps(options)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    summaries = re.findall("^(?:student|report): ", done.stdout, re.MULTILINE)
+    assert len(summaries) == 1, f"one process speaks for both: {done.stdout}"
     return metrics(out)
 
 
@@ -78,6 +81,8 @@ def started_by_torchrun(words: list[str]) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *launcher, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    summaries = re.findall("^(?:student|report): ", done.stdout, re.MULTILINE)
+    assert len(summaries) == 1, f"one process speaks for both: {done.stdout}"
 
 
 def files(out: Path) -> set[Path]:

@@ -234,6 +234,17 @@ def test_sizes_of_what_the_student_sees(root, rows, enlarged):
         assert abs(images[0].shape[2] / width - share) < 1 / height
 
 
+def test_the_student_will_look_at_larger_images(root, tmp_path):
+    """As its settings say; whole images of enough rows are taken as they are. Nothing else of the network changes."""
+    began = decided()
+    began.settings = replace(began.settings, rows=72)
+    save_network(tmp_path / "net", began, {"things": [0, 1], "stuff": [2, 3]})
+    settings = replace(SETTINGS, enlarge=1.5)
+    result = self_train(root / "data", model=tmp_path / "net", out=tmp_path / "out", steps=1, settings=settings)
+    for directory in (result.out, result.teacher):
+        assert load_network(directory)[0].settings == replace(began.settings, rows=108)
+
+
 def test_images_come_from_stores_data_sets_and_folders(root, tmp_path):
     store, dataset = open_frames(root / "labels"), open_frames(root / "data")
     assert len(store) == 4

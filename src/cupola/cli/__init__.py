@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib import import_module
@@ -10,6 +11,9 @@ from typing import Any, get_args, get_origin
 INCOMPLETE = 1
 """Exit code of a run that is done but for inputs that could not be read, as of `grep`, `tar` or `gzip`: what a script
 makes of its result would lack something."""
+
+RANK = "RANK"
+"""torchrun's variable for the number of a process among those that share a run: the first speaks for all."""
 
 VERBS = {
     "demo": "the whole of cupola on a rendered street, from nothing, with an HTML report",
@@ -184,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     module = import_module(module_of(verb))
     try:
         result = module.command(**_parse(verb, module.command, rest, getattr(module, "presets", None)))
-        return module.show(result) or 0
+        return 0 if os.environ.get(RANK, "0") != "0" else module.show(result) or 0
     except CupolaError as error:
         print(f"cupola {verb}: {error}", file=sys.stderr)
         return 2

@@ -104,8 +104,9 @@ def self_train(
             "trained": [name for name, _ in task.parameters(student)],
             "began_as": card.get("training", {}),
         }
+        enlarged = replace(given.settings, rows=settings.student_rows(given.settings.rows))
         for role, network, directory in (("teacher", teacher, out / TEACHER), ("student", student, out)):
-            network.settings = given.settings
+            network.settings = enlarged
             save_trained(fabric, directory, network, {**card, "training": {"role": role, **facts}})
     return _result(out, facts)
 

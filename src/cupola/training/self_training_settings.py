@@ -36,10 +36,13 @@ class SelfTrainingSettings:
         labels: which of the teacher's predictions are learnt.
         crop: smallest and largest share of an image's sides that the student sees, drawn for every image; beyond 1 a
             margin lies around it.
-        rows: smallest and largest size of what it sees, drawn for every step, as a share of the rows at which the
-            network looks at whole images (`NetworkSettings.rows`): with the same share for crop and rows, the student
-            sees things as large as they will be in prediction. It should often see nearly all of an image: what is
-            sidewalk and what is road it otherwise forgets to tell from where things are.
+        enlarge: the student will look at whole images with so many times the rows with which the network that it begins
+            as does (`NetworkSettings.rows`): small objects, which the teacher finds in images no larger than it has
+            learnt from, are easier to find then.
+        rows: smallest and largest size of what it sees, drawn for every step, as a share of those rows: with the same
+            share for crop and rows, the student sees things as large as they will be in prediction. It should often
+            see nearly all of an image: what is sidewalk and what is road it otherwise forgets to tell from where
+            things are.
         precision: of the student's forward pass; auto is bfloat16 on a GPU that has it and float32 else. The teacher
             always predicts in float32 (spec-network N60).
         saving_share: share of the time that may go into saving the state.
@@ -57,7 +60,8 @@ class SelfTrainingSettings:
     views: ViewSettings = ViewSettings((0.8, 1.0), scores="mean")  # noqa: RUF009 - frozen
     labels: TeacherLabelSettings = TeacherLabelSettings(0.5, 0.5)  # noqa: RUF009 - frozen
     crop: tuple[float, float] = (0.6, 1.05)
-    rows: tuple[float, float] = (2 / 3, 1.0)
+    enlarge: float = 4 / 3
+    rows: tuple[float, float] = (0.5, 1.0)
     precision: Precision = "auto"
     saving_share: float = 0.1
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-3, weight_decay=0.0, warm_up=20)  # noqa: RUF009
@@ -65,6 +69,10 @@ class SelfTrainingSettings:
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
 
     may_differ: ClassVar[tuple[str, ...]] = ("saving_share",)
+
+    def student_rows(self, rows: int) -> int:
+        """Rows with which the student looks at whole images, where the network that it begins as has `rows`."""
+        return round(self.enlarge * rows)
 
     @property
     def pool(self) -> int:
@@ -86,6 +94,8 @@ class SelfTrainingSettings:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ConfigError(f"{name} must be two rising positive numbers, not {low}, {high}")
+        if not self.enlarge > 0:
+            raise ConfigError(f"enlarge must be positive, but is {self.enlarge}")
         if not self.saving_share > 0:
             raise ConfigError(f"saving_share must be positive, but is {self.saving_share}")
 
@@ -101,6 +111,7 @@ def paper() -> SelfTrainingSettings:
         views=ViewSettings((0.75, 1.0, 1.25)),
         labels=TeacherLabelSettings(),
         crop=(0.5, 1.0),
+        enlarge=1.0,
         rows=(0.375, 0.6875),
         optimizer=OptimizerSettings(learning_rate=1e-5, weight_decay=0.0, warm_up=0, final=1.0, clip=1.0),
         augment=AugmentSettings(flip=0.0, hue=0.1, grey=0.2, blur=0.5, blur_sigma=(0.1, 2.0)),
@@ -119,6 +130,7 @@ def published() -> SelfTrainingSettings:
         views=ViewSettings((0.5, 0.75, 1.0)),
         labels=TeacherLabelSettings(rule="published", left_over="thing"),
         crop=(0.5, 1.0),
+        enlarge=1.0,
         rows=(0.375, 0.6875),
         optimizer=OptimizerSettings(learning_rate=1e-5, weight_decay=1e-5, warm_up=0, final=1.0, clip=1.0),
         augment=AugmentSettings(flip=0.0, jitter=0.5, hue=0.1, grey=0.2, blur=1.0, blur_sigma=(0.1, 2.0)),

@@ -137,9 +137,8 @@ class SelfTrainingTask:
         chosen = images_of_step(settings, block, place, self._seed)
         numbers = self.numbers(block)
         keys, samples = tuple(self._frames.keys[numbers[n]] for n in chosen), [pool[n] for n in chosen]
-        return student_batch(
-            keys, samples, step, settings, self._seed, self.teacher.settings.rows, self._share(len(chosen))
-        )
+        rows = settings.student_rows(self.teacher.settings.rows)
+        return student_batch(keys, samples, step, settings, self._seed, rows, self._share(len(chosen)))
 
     @torch.no_grad()
     def after_step(self, step: int, network: PanopticModel) -> None:
@@ -210,7 +209,7 @@ def student_batch(
     places: range | None = None,
 ) -> Batch:
     """What the student learns in a step: labelled images with objects of each other pasted (copies: N7), varied, and
-    seen in a crop. A pure function of its arguments. predicted_rows: `NetworkSettings.rows`; places: those of the batch
+    seen in a crop. A pure function of its arguments. predicted_rows: of the student; places: those of the batch
     that are wanted, by default all."""
     places = range(len(samples)) if places is None else places
     bank = [cutout for sample in samples for cutout in cut_objects(sample, settings.copy_paste.min_side)]
