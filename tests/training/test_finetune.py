@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from cupola.cli import main
 from cupola.errors import ConfigError, DataError
-from cupola.finetuning.adapting import CLASS_PREDICTORS, adapted, class_names, class_order, knows
+from cupola.finetuning.adapting import adapted, class_names, class_order, knows
 from cupola.finetuning.annotated import open_annotated
 from cupola.finetuning.scored import Spread
 from cupola.finetuning.subsets import draw_subset, read_list
 from cupola.finetuning.task import TruthTask
 from cupola.finetuning.truth import encode_truth, truth_data
 from cupola.io.coco_panoptic import Annotation, Category, to_segments, write_index, write_map
-from cupola.models import IGNORE, SOME_THING, PanopticNetwork, load_network, paper, save_network, tiny
+from cupola.models import IGNORE, SOME_THING, PanopticNetwork, load_network, save_network, tiny
 from cupola.taxonomy import CITYSCAPES_19
 from cupola.training.augment import AugmentSettings
 from cupola.training.copy_paste import CopyPasteSettings
@@ -142,12 +142,6 @@ def test_class_predictors_begin_anew_and_all_else_stays():
     assert changed_names(new.state_dict(), adapted(old, {}, CITYSCAPES_19, 1).state_dict()) == {
         f"{head}.weight" for head in heads
     }
-
-
-def test_the_papers_network_has_ten_such_tensors():
-    with torch.device("meta"):
-        names = [name for name in PanopticNetwork(paper(), 8, 11).state_dict() if CLASS_PREDICTORS.match(name)]
-    assert len(names) == 10  # spec-network 7
 
 
 def test_a_network_of_the_same_classes_keeps_everything():

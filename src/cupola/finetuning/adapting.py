@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,15 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cupola.models import NetworkSettings, PanopticNetwork
+from cupola.models import NetworkSettings, PanopticNetwork, class_layers
 from cupola.taxonomy import Taxonomy
-
-CLASS_PREDICTORS = re.compile(
-    r"sem_seg_head\.predictor\.|roi_heads\.box_predictor\.\d+\.cls_score\.|roi_heads\.mask_head\.predictor\."
-)
-"""The parameters whose rows are classes: 10 in the paper's network (spec-network 7)."""
-
-MASK_PREDICTOR = "roi_heads.mask_head.predictor."
 
 
 def class_order(taxonomy: Taxonomy) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -55,15 +47,7 @@ def adapted(network: PanopticNetwork, card: Mapping[str, Any], taxonomy: Taxonom
     classes stays. A network without things gets region heads that begin anew.
     """
     new = untrained(network.settings, taxonomy, seed)
-    anew = CLASS_PREDICTORS
-    if knows(card, taxonomy):
-        anew = re.compile("(?!)")  # nothing
-    old = network.state_dict()
-    agnostic = network.settings.mask.class_agnostic
-    kept = {
-        name: value
-        for name, value in old.items()
-        if not anew.match(name) or (agnostic and name.startswith(MASK_PREDICTOR))
-    }
+    anew = frozenset() if knows(card, taxonomy) else class_layers(network)
+    kept = {name: value for name, value in network.state_dict().items() if name not in anew}
     new.load_state_dict(new.state_dict() | kept)
     return new

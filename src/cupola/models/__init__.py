@@ -7,6 +7,7 @@ from cupola.models.architectures import PRESETS, ModelSettings, PresetName, buil
 from cupola.models.backbone_files import BackboneReport, load_backbone_weights
 from cupola.models.boxes import boxes_of_masks
 from cupola.models.checkpoint import load_network, save_network
+from cupola.models.class_layers import class_layers
 from cupola.models.hub import PretrainedNetwork
 from cupola.models.interface import PanopticModel
 from cupola.models.mask2former.settings import Mask2FormerSettings, QueryNegativeSettings, mask2former
@@ -37,6 +38,7 @@ __all__ = [
     "VitSettings",
     "boxes_of_masks",
     "build_network",
+    "class_layers",
     "load_backbone_weights",
     "load_network",
     "mask2former",

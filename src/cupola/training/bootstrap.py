@@ -67,7 +67,8 @@ class BootstrapSettings:
         optimizer: AdamW and its schedule.
         augment: how frames are varied.
         copy_paste: how objects are pasted.
-        self_labels: when and what the network labels itself.
+        self_labels: when and what the network labels itself; never by default, for it costs a small network more than
+            it brings (docs/ablations.md).
         discoveries: when and which of its own discoveries are pasted.
     """
 
@@ -81,7 +82,7 @@ class BootstrapSettings:
     optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 - frozen
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
-    self_labels: SelfLabelSettings = SelfLabelSettings()  # noqa: RUF009 - frozen
+    self_labels: SelfLabelSettings = SelfLabelSettings(at=())  # noqa: RUF009 - frozen
     discoveries: DiscoverySettings = DiscoverySettings()  # noqa: RUF009 - frozen
 
     may_differ: ClassVar[tuple[str, ...]] = ("saving_share",)

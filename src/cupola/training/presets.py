@@ -13,7 +13,6 @@ from cupola.training.bootstrap import BootstrapSettings
 from cupola.training.copy_paste import CopyPasteSettings
 from cupola.training.discoveries import DiscoverySettings
 from cupola.training.loop import OptimizerSettings
-from cupola.training.self_labels import SelfLabelSettings
 
 CROP = 640, 1280
 """Largest training image, (height, width) [px] (spec-network 9.1)."""
@@ -36,7 +35,6 @@ PAPER_SETTINGS = BootstrapSettings(
         zoom=(1.0, LARGEST_ZOOM), hue=0.1, grey=0.2, blur=0.5, blur_sigma=(0.1, 2.0), resolution=(0.6, 1.1)
     ),
     copy_paste=CopyPasteSettings(pastes=(1, 8), scale=(0.25, 1.5), min_side=SIDE, bottom_shift=1.0),
-    self_labels=SelfLabelSettings(at=()),
     discoveries=DiscoverySettings(start=1000, every=16, frames=64, keep=4, overlap="mask"),
 )
 
