@@ -89,7 +89,8 @@ def ablate_training(
         render_streets(out / f"seed-{number}", recipe.streets, number, workers)
         label_streets(out / f"seed-{number}", recipe.streets, number, workers)
     rows = training_rows(recipe.network)
-    first = [(row, number) for number in numbers for row in rows if row.settings is not None]
+    bootstrapped = sorted((row for row in rows if row.settings is not None), key=lambda row: not row.longer)
+    first = [(row, number) for row in bootstrapped for number in numbers]  # long ones first: no process waits at the end
     second = [(row, number) for number in numbers for row in rows if row.settings is None]
     found: dict[tuple[str, int], Evaluation] = {}
     with choose_engine(workers, len(first)) as engine:
