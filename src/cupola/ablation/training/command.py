@@ -90,7 +90,7 @@ def ablate_training(
         label_streets(out / f"seed-{number}", recipe.streets, number, workers)
     rows = training_rows(recipe.network)
     bootstrapped = sorted((row for row in rows if row.settings is not None), key=lambda row: not row.longer)
-    first = [(row, number) for row in bootstrapped for number in numbers]  # long ones first: no process waits at the end
+    first = [(row, number) for row in bootstrapped for number in numbers]  # long ones first: none is waited for
     second = [(row, number) for number in numbers for row in rows if row.settings is None]
     found: dict[tuple[str, int], Evaluation] = {}
     with choose_engine(workers, len(first)) as engine:
