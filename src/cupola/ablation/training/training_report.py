@@ -27,7 +27,7 @@ NOTE = (
     "of classes that hardly overlap are refused. moving, standing, small: share of true things of at least 100 px "
     "found at IoU > 0.5; small are standing ones below 200 px. false: predicted objects that are none. gain: PQ "
     "above the row that it adds to, on the same streets. Each DropLoss adds to plain training, copy-paste to the "
-    "last DropLoss; the last two rows add to self-enhanced, with as many steps of one as of the other. The paper's "
+    "last DropLoss; all below it to copy-paste; longer takes about as long as self-training. The paper's "
     "figures are of Cityscapes val, with its own scoring, networks and length of training: compare the order of rows, "
     "not single figures."
 )
