@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from cupola.semantics.backbones import normalised
 from cupola.semantics.depthg.checkpoint import read_depthg
 from cupola.semantics.depthg.inference import codes, crf_image, depth_weight, high_scores, low_scores, predict, resized
-from cupola.semantics.depthg.layout import windows
+from cupola.semantics.depthg.layout import Place, low_size, windows
 from cupola.semantics.depthg.settings import DepthgSettings
 
 EXACT = 3e-7
@@ -24,6 +24,8 @@ SCORES = 3e-6
 """Largest difference of a log-probability. Measured 1.2e-6."""
 SCORES_RESCALED = 1e-5
 """The same where the image is made several times as large, which rounds the sampling positions. Measured 6e-6."""
+FEATURES_RESCALED = 5e-5
+"""And of codes there. Measured 3.5e-5."""
 HEADS = 3
 
 PUBLISHED = DepthgSettings(Path(), window="square", form="published")
@@ -164,6 +166,15 @@ def test_fusion(first, case):
         assert np.array_equal(predict(network, image, weight, settings).argmax(0), content[f"{case}/classes_{scales}"])
 
 
+def code_of_pixels(network, image):
+    """The code that `pixel_scores` compares with the centres, of every pixel."""
+    size = image.shape[1:]
+    scaled = low_size(size, SINGLE, network.backbone.patch)
+    [code] = codes(network, resized(image, scaled)[None])
+    vertical, horizontal = map(torch.from_numpy, Place(size, scaled, (0, 0), scaled).sampling(code.shape[1:]))
+    return torch.einsum("yr,drc,xc->dyx", vertical, code, horizontal)
+
+
 def test_single_pass(first, second):
     content, network = first
     image = normalised(content["a/image"])
@@ -172,8 +183,10 @@ def test_single_pass(first, second):
     near(scores[:, ::8, ::8], content["a/single_log_probabilities_every8"], SCORES_RESCALED)
     assert np.array_equal(scores.argmax(0), content["a/single_classes"])
     content, network = second
+    image = normalised(content["single/image"].transpose(1, 2, 0))
     with torch.inference_mode():
-        scores = low_scores(network, normalised(content["single/image"].transpose(1, 2, 0)), SINGLE)
+        near(code_of_pixels(network, image)[:, ::4, ::4], content["single/code_upsampled_every_4th"], FEATURES_RESCALED)
+        scores = low_scores(network, image, SINGLE)
     near(scores[:, ::4, ::4], content["single/log_probabilities_every_4th"], SCORES_RESCALED)
     assert np.array_equal(scores.argmax(0), content["single/classes"])
 
