@@ -293,7 +293,16 @@ def test_wrong_inputs(root, whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch": 0}, {"uses": 0}, {"batches": 0}, {"decay": 1.5}, {"crop": (0.0, 1.0)}, {"rows": (1.0, 0.5)}]
+    "wrong",
+    [
+        {"batch": 0},
+        {"uses": 0},
+        {"batches": 0},
+        {"decay": 1.5},
+        {"crop": (0.0, 1.0)},
+        {"rows": (1.0, 0.5)},
+        {"enlarge": 0.0},
+    ],
 )
 def test_impossible_settings(wrong):
     with pytest.raises(ConfigError):
