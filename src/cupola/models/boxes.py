@@ -10,7 +10,9 @@ import math
 import torch
 from jaxtyping import Bool, Float, Int8, Int64
 from torch import Tensor
-from torchvision.ops import batched_nms, nms
+from torchvision.ops import batched_nms
+
+from cupola.models.kernels import suppress_boxes
 
 MAX_LOG_SCALE = math.log(1000 / 16)
 """A box grows at most by this log factor in one step (spec-network 1.5)."""
@@ -147,19 +149,16 @@ def one_each(generator: torch.Generator, images: int) -> list[torch.Generator]:
 
 
 def suppress(
-    boxes: Float[Tensor, "n 4"], scores: Float[Tensor, "n"], groups: Int64[Tensor, "n"], iou: float
+    boxes: Float[Tensor, "n 4"], scores: Float[Tensor, "n"], groups: Int64[Tensor, "n"], iou: float, limit: int
 ) -> Int64[Tensor, "k"]:
-    """Non-maximum suppression inside each group; indices of what stays, by descending score."""
+    """Non-maximum suppression inside each group; indices of the `limit` best that stay, by descending score (equal
+    ones: by group, then by index)."""
     if boxes.device.type != "cpu":
-        return torch.as_tensor(batched_nms(boxes, scores, groups, iou))
-    kept = []
-    for group in torch.unique(groups).tolist():  # exact, and faster on a CPU than moving the groups apart
-        members = (groups == group).nonzero().flatten()
-        kept.append(members[nms(boxes[members], scores[members], iou)])
-    if not kept:
-        return torch.zeros(0, dtype=torch.int64)
-    together = torch.cat(kept)
-    return together[scores[together].argsort(descending=True, stable=True)]
+        return torch.as_tensor(batched_nms(boxes, scores, groups, iou))[:limit]
+    by_group = groups.argsort(stable=True)
+    order = by_group[scores[by_group].argsort(descending=True, stable=True)]
+    corners, group, ranked = (tensor.detach().contiguous().numpy() for tensor in (boxes.float(), groups, order))
+    return torch.from_numpy(suppress_boxes(corners, group, ranked, iou, min(limit, len(order))))
 
 
 def integral_image(mask: Bool[Tensor, "h w"]) -> Int64[Tensor, "h+1 w+1"]:

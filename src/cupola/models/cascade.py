@@ -330,5 +330,5 @@ def select_detections(
     boxes, scores = clip_boxes(boxes[good], size), scores[good, :-1]
     box, label = (scores > score_threshold).nonzero().unbind(1)
     score = scores[box, label]
-    kept = suppress(boxes[box], score, label, nms)[:limit]
+    kept = suppress(boxes[box], score, label, nms, limit)
     return Detections(boxes[box[kept]], score[kept], label[kept])

@@ -1,8 +1,9 @@
-"""Compiled loops of ROIAlign on a CPU (spec-network 1.6); `pooler.pool_by_level` computes the same without them.
+"""Compiled loops for a CPU: ROIAlign (spec-network 1.6), of which `pooler.pool_by_level` computes the same without
+them, and non-maximum suppression.
 
-A bin is the mean of samples on a grid, a sample lies between four places: so a bin is a weighted sum of places, and its
-weights are products of one weight for the row and one for the column. All channels of a place lie side by side, which
-the innermost loops turn into vector instructions.
+In ROIAlign, a bin is the mean of samples on a grid, a sample lies between four places: so a bin is a weighted sum of
+places, and its weights are products of one weight for the row and one for the column. All channels of a place lie side
+by side, which the innermost loops turn into vector instructions.
 """
 
 import numpy as np
@@ -98,3 +99,30 @@ def spread_boxes(gradient, boxes, image, chosen, bins, ratio, first, last, out):
                         total = of_image[row[i, r], column[j, c], first:last]
                         for channel in range(len(total)):
                             total[channel] += weight * source[channel]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def suppress_boxes(boxes, groups, order, iou, limit):
+    """Indices of at most `limit` boxes: in this order, each that overlaps none before it of its group by more than
+    `iou`. boxes: (x0, y0, x1, y1), float32. Those that stay lie side by side, so that the inner loop is vectorised, and
+    what comes after the last of them is never looked at."""
+    kept, group = np.empty(limit, np.int64), np.empty(limit, np.int64)
+    left, top, right, bottom, area = np.empty((5, limit), np.float32)
+    count = 0
+    for index in order:
+        if count == limit:
+            break
+        x0, y0, x1, y1 = boxes[index]
+        own = (x1 - x0) * (y1 - y0)
+        covered = False
+        for other in range(count):
+            width = max(min(x1, right[other]) - max(x0, left[other]), np.float32(0))
+            height = max(min(y1, bottom[other]) - max(y0, top[other]), np.float32(0))
+            shared = width * height
+            overlap = shared / (area[other] + own - shared)
+            covered |= (group[other] == groups[index]) & (overlap > iou)
+        if not covered:
+            kept[count], group[count], area[count] = index, groups[index], own
+            left[count], top[count], right[count], bottom[count] = x0, y0, x1, y1
+            count += 1
+    return kept[:count]

@@ -105,7 +105,7 @@ class RegionProposalNetwork(nn.Module):
             box = clip_boxes(all_boxes[image], size)
             good = has_area(box) & torch.isfinite(all_scores[image])
             box, score = box[good], all_scores[image][good]
-            kept = suppress(box, score, level_of[good], settings.nms)[:after]
+            kept = suppress(box, score, level_of[good], settings.nms, after)
             results.append((box[kept], score[kept]))
         return results
 

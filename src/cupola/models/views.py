@@ -154,7 +154,7 @@ def unite(
     scores = torch.cat([d.scores for rows in found for d in rows])
     classes = torch.cat([d.classes for rows in found for d in rows])
     box = network.settings.box
-    kept = suppress(boxes, scores, classes, box.nms)[: box.detections]
+    kept = suppress(boxes, scores, classes, box.nms, box.detections)
     return Detections(boxes[kept], scores[kept], classes[kept])
 
 
