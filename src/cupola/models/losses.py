@@ -119,6 +119,6 @@ def mask_loss(
 
 def semantic_loss(logits: Float[Tensor, "b k h w"], target: Int64[Tensor, "b h w"]) -> Float[Tensor, ""]:
     """Cross-entropy, mean over the pixels that are not ignored; 0 if there are none (spec-network 1.9, N27)."""
-    logits = logits.float()
-    total = functional.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
+    of_pixels = logits.float().permute(0, 2, 3, 1).flatten(0, 2)  # as `channels_last` has them: nothing is moved
+    total = functional.cross_entropy(of_pixels, target.flatten(), ignore_index=IGNORE, reduction="sum")
     return total / (target != IGNORE).sum().clamp(min=1)
