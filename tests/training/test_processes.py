@@ -91,16 +91,8 @@ def test_two_processes_teach_themselves_what_one_does(labels, tmp_path):
     """Each labels and learns its share of the images; the first alone writes."""
     save_network(tmp_path / "net", decided(), {"things": [0, 1], "stuff": [2, 3]})
     words = ["self-train", str(labels), "--model", str(tmp_path / "net"), "--device", "cpu", "--steps", "4"]
-    words += [
-        "--settings.batch",
-        "2",
-        "--settings.batches",
-        "2",
-        "--settings.uses",
-        "1",
-        "--settings.views.scales",
-        "[1.0]",
-    ]
+    words += ["--settings.batch", "2", "--settings.batches", "2", "--settings.uses", "1", "--settings.views.scales"]
+    words += ["[1.0]", "--settings.precision", "float32"]
     words += ["--settings.labels.score", "0.3", "--settings.labels.doubt", "0.2"]
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
     started_by_torchrun([*words, "--out", str(tmp_path / "two")])
@@ -119,7 +111,8 @@ def test_two_processes_are_fine_tuned_as_one_is(tmp_path):
     save_network(tmp_path / "net", PanopticNetwork(heads, 1, 2), {"things": [2], "stuff": [1, 0]})
     data, held_out = write_truth(tmp_path / "data", 4), write_truth(tmp_path / "held_out", 1, 100)
     words = ["finetune", str(tmp_path / "net"), str(data), "--validate", str(held_out), "--images", "2"]
-    words += ["--subsets", "2", "--steps", "4", "--settings.batch", "2", "--device", "cpu"]
+    words += ["--subsets", "2", "--steps", "4", "--settings.batch", "2", "--settings.precision", "float32"]
+    words += ["--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
     started_by_torchrun([*words, "--out", str(tmp_path / "two")])
     for subset in range(2):

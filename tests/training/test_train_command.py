@@ -89,6 +89,17 @@ def test_what_it_writes(whole, labels):
     assert (whole.out / "self_labels" / "1" / "index.json").is_file()
 
 
+def test_the_forward_pass_is_of_the_precision_asked_for(labels, tmp_path):
+    full, half = (
+        train(labels, out=tmp_path / name, network="tiny", steps=1, settings=replace(SETTINGS, precision=name))
+        for name in ("float32", "bfloat16")
+    )
+    assert full.losses != half.losses
+    assert half.losses["loss"] == pytest.approx(full.losses["loss"], rel=0.05)
+    for result, name in ((full, "float32"), (half, "bfloat16")):
+        assert load_network(result.out)[1]["training"]["precision"] == name
+
+
 def test_weights_have_been_learnt(whole):
     torch.manual_seed(0)
     network = load_network(whole.out)[0]

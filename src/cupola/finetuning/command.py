@@ -45,7 +45,7 @@ class FinetuneSettings:
     Attributes:
         batch: images a step, of all processes together.
         crop: largest (height, width) of a training image [px]; larger ones are seen in crops.
-        precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
+        precision: of the forward pass; auto is bfloat16 where the device computes in it, and float32 else.
         saving_share: share of the time that may go into saving the state.
         optimizer: AdamW and its schedule.
         augment: how images are varied: by geometry alone, as the paper does (spec-network 7).
@@ -232,7 +232,7 @@ class _Run:
     def _train(self, path: Path, choice: _Choice, task: TruthTask) -> None:
         model = self.source.network(self.train, self.plan.seed)
         done = run_training(self.fabric, model, task, path, self.plan)
-        facts = facts_of(task.fingerprint, done, self.plan.seed) | {
+        facts = facts_of(self.fabric, task.fingerprint, done, self.plan.seed) | {
             "from": self.source.name,
             "truth": str(self.train.path),
             "keys": choice.keys,

@@ -60,7 +60,7 @@ def _source_lines(source: Mapping[str, Any], licence: str | None) -> list[str]:
 
 
 def _training_lines(training: Mapping[str, Any]) -> list[str]:
-    told = ("steps", "frames", "objects", "self_labels", "seed", "image_size", "backbone")
+    told = ("steps", "frames", "objects", "self_labels", "seed", "precision", "image_size", "backbone")
     return [f"{name.replace('_', ' ')}: {training[name]}" for name in told if training.get(name) is not None]
 
 

@@ -61,7 +61,7 @@ class BootstrapSettings:
             semantics, take pastes, and where labels are ignore-aware they do not speak against objects.
         left_over: a thing class without object is ignored (paper), or learnt as "some thing" in the semantics (the
             published code).
-        precision: of the forward pass; auto is bfloat16 on a GPU that has it and float32 else.
+        precision: of the forward pass; auto is bfloat16 where the device computes in it, and float32 else.
         saving_share: share of the time that may go into saving the state. Where saving costs less, as it does for the
             small network, every step is saved, and a kill loses only the one that it falls into.
         optimizer: AdamW and its schedule.
@@ -182,7 +182,7 @@ def train(
         model, began_as = _initial(shape, store, backbone, seed)
         observers = _observers(out, data, batches, pictures, validate, validate_every)
         done = run_training(fabric, model, task, out, plan, observers, log)
-        facts = facts_of(task.fingerprint, done, seed) | {
+        facts = facts_of(fabric, task.fingerprint, done, seed) | {
             "frames": len(data),
             "objects": data.objects,
             "self_labels": task.added,

@@ -289,9 +289,10 @@ def backward(fabric: Fabric, module: Any, batch: Batch, plan: Plan, step: int) -
 
     def parts_of(piece: Batch) -> dict[str, LossPart]:
         generator = network_generator(plan.seed, step, piece.first)
-        if hasattr(module, "loss_parts"):
-            return dict(module.loss_parts(piece.images, piece.targets, generator))
-        losses = module.losses(piece.images, piece.targets, generator)  # does not tell: counted by images
+        with fabric.autocast():  # on one device, Fabric adds it to `forward` alone
+            if hasattr(module, "loss_parts"):
+                return dict(module.loss_parts(piece.images, piece.targets, generator))
+            losses = module.losses(piece.images, piece.targets, generator)  # does not tell: counted by images
         return {name: LossPart(loss, len(piece.images)) for name, loss in losses.items()}
 
     counts: Tensor | None = None

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 import torch
 from jaxtyping import Float, Float64
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.distributed.nn import functional as between_processes
 
@@ -34,7 +35,7 @@ def make_fabric(device: Device, precision: Precision) -> Fabric:
         raise ConfigError("there is no usable GPU here (device cuda); leave --device out, or see `cupola doctor`")
     accelerator = "cuda" if gpu and device != "cpu" else "cpu"
     if precision == "auto":
-        precision = "bfloat16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        precision = "bfloat16" if _has_bfloat16(accelerator) else "float32"
     started = torch.distributed.is_torchelastic_launched()
     ranks, local = (int(os.environ[name]) if started else 1 for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if accelerator == "cuda" and local > torch.cuda.device_count():
@@ -47,10 +48,20 @@ def make_fabric(device: Device, precision: Precision) -> Fabric:
         devices=local if ranks > 1 else 1,
         num_nodes=ranks // local,
         strategy="ddp" if ranks > 1 else "auto",
-        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+        plugins=MixedPrecision("bf16-mixed", accelerator) if precision == "bfloat16" else None,
     )
     fabric.launch()
     return fabric
+
+
+def _has_bfloat16(accelerator: str) -> bool:
+    """Whether it computes in bfloat16, which others only imitate, slowly."""
+    return torch.cuda.is_bf16_supported() if accelerator == "cuda" else torch.cpu._is_avx512_bf16_supported()
+
+
+def precision_of(fabric: Fabric) -> Precision:
+    """Of the forward pass."""
+    return "bfloat16" if isinstance(fabric.strategy.precision, MixedPrecision) else "float32"
 
 
 def require_equal_shares(batch: int, ranks: int, accumulate: int) -> None:

@@ -15,7 +15,7 @@ from cupola.models.checkpoint import CARD
 from cupola.runs.directory import claim
 from cupola.runs.metrics import read_metrics
 from cupola.training.data import require_same_data
-from cupola.training.processes import main_first
+from cupola.training.processes import main_first, precision_of
 from cupola.training.state import Progress, TrainingState
 
 LAST_STEPS = 50
@@ -46,13 +46,14 @@ def finished_facts(out: Path, fingerprint: str) -> dict[str, Any] | None:
     return facts
 
 
-def facts_of(fingerprint: str, done: Progress, seed: int) -> dict[str, Any]:
+def facts_of(fabric: Fabric, fingerprint: str, done: Progress, seed: int) -> dict[str, Any]:
     """What the card of every trained network tells of its training."""
     return {
         "fingerprint": fingerprint,
         "steps": done.step,
         "seconds": round(done.seconds, 1),
         "seed": seed,
+        "precision": precision_of(fabric),
         "versions": installed_versions(),
     }
 

@@ -97,7 +97,7 @@ def self_train(
         teacher = copy.deepcopy(student).to(fabric.device)
         task = SelfTrainingTask(teacher, frames, settings, seed, learnt_from, fabric)
         done = run_training(fabric, student, task, out, plan)
-        facts = facts_of(task.fingerprint, done, seed) | {
+        facts = facts_of(fabric, task.fingerprint, done, seed) | {
             "stage": 3,
             "frames": len(frames),
             "images": str(images),

@@ -43,8 +43,8 @@ class SelfTrainingSettings:
             share for crop and rows, the student sees things as large as they will be in prediction. It should often
             see nearly all of an image: what is sidewalk and what is road it otherwise forgets to tell from where
             things are.
-        precision: of the student's forward pass; auto is bfloat16 on a GPU that has it and float32 else. The teacher
-            always predicts in float32 (spec-network N60).
+        precision: of the student's forward pass; auto is bfloat16 where the device computes in it, and float32 else.
+            The teacher always predicts in float32 (spec-network N60).
         saving_share: share of the time that may go into saving the state.
         optimizer: AdamW and its schedule.
         augment: how images are varied for the student; crop and rows take the place of its zoom.
