@@ -1,6 +1,6 @@
 """Time of what the training loop does around the network: making batches, copy-paste, saving a state.
 
-python benchmarks/training.py [--size 192 384] [--batch 4] [--repeats 30] [--json FILE]
+python benchmarks/training.py [--size 192 384] [--batch 4] [--precision bfloat16] [--repeats 30] [--json FILE]
 
 Samples are noise with stuff stripes and six objects. The network's own step, for the share, is measured in the same run
 on the same batches (`benchmarks/network.py` has its parts), as are one look for discoveries and the share of its time
@@ -32,7 +32,7 @@ from cupola.training.data import TrainingData
 from cupola.training.discoveries import DiscoveryBank, DiscoverySettings
 from cupola.training.loop import make_optimizer
 from cupola.training.sampler import Batch, Batches, BatchSettings, make_batch, network_generator
-from cupola.training.state import Progress, save_state
+from cupola.training.state import Progress, TrainingState
 from cupola.training.targets import FIRST_OBJECT, Sample, make_target
 
 FRAMES, OBJECTS, STUFF, THINGS = 16, 6, 12, 3
@@ -93,16 +93,21 @@ def batch_rows(data: TrainingData, settings: BatchSettings, repeats: int) -> dic
     }
 
 
-def training_step(network: PanopticNetwork, optimizer: torch.optim.Optimizer, batch: Batch, number: int) -> None:
-    """What the loop does with a batch."""
-    losses = network.losses(batch.images, batch.targets, network_generator(0, number))
+def training_step(
+    network: PanopticNetwork, optimizer: torch.optim.Optimizer, batch: Batch, number: int, *, half: bool
+) -> None:
+    """What the loop does with a batch. half: in bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        losses = network.losses(batch.images, batch.targets, network_generator(0, number))
     torch.stack(list(losses.values())).sum().backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
     optimizer.step()
     optimizer.zero_grad()
 
 
-def network_rows(data: TrainingData, settings: BatchSettings, preset: str, repeats: int) -> dict[str, dict[str, float]]:
+def network_rows(
+    data: TrainingData, settings: BatchSettings, preset: str, repeats: int, *, half: bool
+) -> dict[str, dict[str, float]]:
     """A whole training step without making its batch, one look for discoveries, and saving a state."""
     torch.manual_seed(0)
     network = PanopticNetwork(PRESETS[preset](), THINGS, STUFF).train()
@@ -110,7 +115,7 @@ def network_rows(data: TrainingData, settings: BatchSettings, preset: str, repea
     batches = [make_batch(data, number, settings) for number in range(repeats + 2)]
     rows = {
         f"step of network {preset}": measure(
-            lambda number: training_step(network, optimizer, batches[number], number), repeats
+            lambda number: training_step(network, optimizer, batches[number], number, half=half), repeats
         )
     }
     looks = DiscoverySettings(start=1, every=1, frames=settings.size)
@@ -120,13 +125,14 @@ def network_rows(data: TrainingData, settings: BatchSettings, preset: str, repea
         lambda number: bank.before_step(number, network, data, device, 0, lambda found: [found]), min(repeats, 5)
     )
     with tempfile.TemporaryDirectory() as out:
+        state = TrainingState(Path(out))
         rows["state saved"] = measure(
-            lambda number: save_state(Path(out), network, optimizer, Progress(number, 0.0, ""), {}), min(repeats, 5)
+            lambda number: state.save(network, optimizer, Progress(number, 0.0, ""), {}), min(repeats, 5)
         )
     return rows
 
 
-def waiting_share(data: TrainingData, settings: BatchSettings, preset: str, repeats: int) -> float:
+def waiting_share(data: TrainingData, settings: BatchSettings, preset: str, repeats: int, *, half: bool) -> float:
     """Share of the time that the loop waits for batches, which a thread makes meanwhile, after a few steps."""
     torch.manual_seed(0)
     network = PanopticNetwork(PRESETS[preset](), THINGS, STUFF).train()
@@ -139,7 +145,7 @@ def waiting_share(data: TrainingData, settings: BatchSettings, preset: str, repe
             asked = time.perf_counter()
             batch = batches.get(number)
             waited += time.perf_counter() - asked
-            training_step(network, optimizer, batch, number)
+            training_step(network, optimizer, batch, number, half=half)
     return waited / (time.perf_counter() - begun)
 
 
@@ -148,6 +154,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(192, 384), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the forward pass")
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--json", type=Path, help="write the figures, machine and versions here")
     options = parser.parse_args()
@@ -157,8 +164,9 @@ def main() -> None:
     settings = BatchSettings(options.batch, size, 0, plain.augment, plain.copy_paste)
     data = noise_data(*size)
     rows = batch_rows(data, settings, options.repeats)
-    rows |= network_rows(data, settings, options.preset, options.repeats)
-    waiting = waiting_share(data, settings, options.preset, options.repeats)
+    half = options.precision == "bfloat16"
+    rows |= network_rows(data, settings, options.preset, options.repeats, half=half)
+    waiting = waiting_share(data, settings, options.preset, options.repeats, half=half)
 
     large, published, bar = PUBLISHED_PASTE
     big, eight = noise_data(*large), CopyPasteSettings(pastes=(8, 8))
@@ -178,7 +186,9 @@ def main() -> None:
     print(f"8 pastes: bar {bar} ms, published code {published} ms")
     if options.json:
         machine = {"machine": platform.machine(), "system": platform.system(), "versions": installed_versions()}
-        chosen = {"size": list(size), "batch": options.batch, "preset": options.preset, "repeats": options.repeats}
+        chosen = {"size": list(size)} | {
+            name: getattr(options, name) for name in ("batch", "preset", "precision", "repeats")
+        }
         options.json.write_text(json.dumps(machine | {"settings": chosen, "ms": rows, "waiting": waiting}, indent=1))
 
 
