@@ -48,7 +48,7 @@ class DemoSize:
 
 SIZES = {
     "small": DemoSize(
-        Streets(sequences=400, labelled=200, held_out=30, frames=3, height=192, width=384), "small", 1700, 450
+        Streets(sequences=400, labelled=200, held_out=30, frames=3, height=192, width=384), "small", 1800, 450
     ),
     "tiny": DemoSize(Streets(sequences=12, labelled=24, held_out=3, frames=3, height=128, width=256), "tiny", 100, 8),
 }

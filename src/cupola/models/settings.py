@@ -188,14 +188,14 @@ def vit_b() -> NetworkSettings:
 
 
 def small() -> NetworkSettings:
-    """Trains from nothing in minutes on two cores at 192x384, 2 million parameters.
+    """Trains from nothing in minutes on two cores at 192x384, 4 million parameters.
 
-    The recipe of findings-demo, with a narrower trunk and separable convolutions: on a CPU without half-precision
-    units they, with faster pooling and matching, cut a step from 1.9 to 0.85 processor seconds (benchmarks/network.py).
+    The recipe of findings-demo, with separable convolutions in pyramid and heads. A narrower trunk finds less, and is
+    hardly faster where the processor computes in bfloat16; a wider one gains nothing (docs/networks.md).
     """
     return NetworkSettings(
         rows=288,
-        trunk=TrunkSettings("basic", stem=24, blocks=(2, 2, 2, 2), widths=(24, 48, 96, 160)),
+        trunk=TrunkSettings("basic", stem=32, blocks=(2, 2, 2, 2), widths=(48, 96, 160, 256)),
         fpn_channels=64,
         separable=True,
         rpn=RpnSettings(

@@ -78,7 +78,7 @@ class BootstrapSettings:
     skip_empty: bool = False
     left_over: Literal["ignore", "thing"] = "ignore"
     precision: Precision = "auto"
-    saving_share: float = 0.1
+    saving_share: float = 0.15
     optimizer: OptimizerSettings = OptimizerSettings()  # noqa: RUF009 - frozen
     augment: AugmentSettings = AugmentSettings()  # noqa: RUF009 - frozen
     copy_paste: CopyPasteSettings = CopyPasteSettings()  # noqa: RUF009 - frozen
