@@ -22,3 +22,10 @@ def pick_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"--device {name} is not a device; take auto, cpu or cuda") from error
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the GPU or the processor computes in bfloat16; others only imitate it, slowly. device: cuda or cpu."""
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported())

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cupola.devices import has_bfloat16
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -89,9 +91,9 @@ def _device() -> Finding:
         return Finding("device", "torch does not import", False, f"reinstall torch and torchvision ({error})")
     if torch.cuda.is_available():
         return Finding("device", f"GPU: {torch.cuda.get_device_name(0)}", True)
-    return Finding(
-        "device", f"CPU, {torch.get_num_threads()} threads for torch; every command works without a GPU", True
-    )
+    precision = "bfloat16" if has_bfloat16("cpu") else "float32"
+    known = f"CPU, {torch.get_num_threads()} threads for torch, training in {precision}"
+    return Finding("device", f"{known}; every command works without a GPU", True)
 
 
 def _operators() -> Finding:

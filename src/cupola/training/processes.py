@@ -19,6 +19,7 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.distributed.nn import functional as between_processes
 
+from cupola.devices import has_bfloat16
 from cupola.errors import ConfigError
 from cupola.models import LossPart
 
@@ -35,7 +36,7 @@ def make_fabric(device: Device, precision: Precision) -> Fabric:
         raise ConfigError("there is no usable GPU here (device cuda); leave --device out, or see `cupola doctor`")
     accelerator = "cuda" if gpu and device != "cpu" else "cpu"
     if precision == "auto":
-        precision = "bfloat16" if _has_bfloat16(accelerator) else "float32"
+        precision = "bfloat16" if has_bfloat16(accelerator) else "float32"
     started = torch.distributed.is_torchelastic_launched()
     ranks, local = (int(os.environ[name]) if started else 1 for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if accelerator == "cuda" and local > torch.cuda.device_count():
@@ -52,11 +53,6 @@ def make_fabric(device: Device, precision: Precision) -> Fabric:
     )
     fabric.launch()
     return fabric
-
-
-def _has_bfloat16(accelerator: str) -> bool:
-    """Whether it computes in bfloat16, which others only imitate, slowly."""
-    return torch.cuda.is_bf16_supported() if accelerator == "cuda" else torch.cpu._is_avx512_bf16_supported()
 
 
 def precision_of(fabric: Fabric) -> Precision:
