@@ -39,7 +39,7 @@ def main() -> None:
     settings = BootstrapSettings(
         batch=options.get("batch", 4),
         accumulate=options.get("accumulate", 1),
-        precision="float32",
+        precision=options.get("precision", "float32"),
         saving_share=options.get("saving_share", 1e9),
         optimizer=OptimizerSettings(learning_rate=options.get("rate", 1e-3)),
         self_labels=SelfLabelSettings(at=(0.5,), score=0.26),

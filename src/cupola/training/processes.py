@@ -28,6 +28,17 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+class Bfloat16(MixedPrecision):
+    """Autocast alone. Fabric's own also casts what goes into a network of several processes and what comes out, which
+    our frozen dataclasses do not let it do; it is float32 as it is."""
+
+    def convert_input(self, data: T) -> T:
+        return data
+
+    def convert_output(self, data: T) -> T:
+        return data
+
+
 def make_fabric(device: Device, precision: Precision) -> Fabric:
     """This process's device and its precision; with the others, if torchrun started several. Raises `ConfigError` where
     the device is not there."""
@@ -49,7 +60,7 @@ def make_fabric(device: Device, precision: Precision) -> Fabric:
         devices=local if ranks > 1 else 1,
         num_nodes=ranks // local,
         strategy="ddp" if ranks > 1 else "auto",
-        plugins=MixedPrecision("bf16-mixed", accelerator) if precision == "bfloat16" else None,
+        plugins=Bfloat16("bf16-mixed", accelerator) if precision == "bfloat16" else None,
     )
     fabric.launch()
     return fabric
@@ -57,7 +68,7 @@ def make_fabric(device: Device, precision: Precision) -> Fabric:
 
 def precision_of(fabric: Fabric) -> Precision:
     """Of the forward pass."""
-    return "bfloat16" if isinstance(fabric.strategy.precision, MixedPrecision) else "float32"
+    return "bfloat16" if isinstance(fabric.strategy.precision, Bfloat16) else "float32"
 
 
 def require_equal_shares(batch: int, ranks: int, accumulate: int) -> None:
