@@ -28,4 +28,6 @@ def has_bfloat16(device: str) -> bool:
     """Whether the GPU or the processor computes in bfloat16; others only imitate it, slowly. device: cuda or cpu."""
     import torch
 
-    return bool(torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported())
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())

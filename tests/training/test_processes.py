@@ -17,7 +17,7 @@ from cupola.errors import ConfigError
 from cupola.models import PanopticNetwork, load_network, save_network, tiny
 from cupola.models.settings import SemanticHeadSettings
 from cupola.runs.metrics import read_metrics
-from cupola.training.processes import require_equal_shares
+from cupola.training.processes import make_fabric, precision_of, require_equal_shares
 
 RUN = Path(__file__).parent / "run_small.py"
 FROZEN, LEARNING = 1e-5, 5e-3
@@ -51,6 +51,20 @@ def assert_same_losses(lines, others, tolerance: float) -> None:
     for line, other in zip(lines, others, strict=True):
         for name in line:
             assert other[name] == pytest.approx(line[name], rel=tolerance, abs=tolerance), (line["step"], name)
+
+
+@pytest.mark.parametrize(
+    ("able", "asked", "expected"),
+    [
+        (True, "auto", "bfloat16"),
+        (False, "auto", "float32"),
+        (True, "float32", "float32"),
+        (False, "bfloat16", "bfloat16"),
+    ],
+)
+def test_precision_is_what_the_processor_computes_in_unless_it_is_asked_for(monkeypatch, able, asked, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    assert precision_of(make_fabric("cpu", asked)) == expected
 
 
 def test_two_processes_give_the_losses_of_one(labels, tmp_path):

@@ -159,8 +159,7 @@ def finetune(
     )  # fmt: skip
     run = _Run(fabric, out, source, train, judged, trainable, settings, plan)
     before = run.before()
-    networks = tuple(run.network(choice) for choice in choices)
-    return _finish(run, networks, before)
+    return _finish(run, tuple(run.network(choice) for choice in choices), before)
 
 
 def _choices(
